@@ -1,0 +1,172 @@
+"""The records that flow through the loop. Frozen, plain data; imports nothing of ours.
+
+A version's Parquet rows are `Example`s with their lineage flattened into columns; everything else is kept in a run's
+`rounds/` folder so that "why was this dropped" is a column somebody can read later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Origin = Literal["seed", "dev", "augmented"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where an augmented row comes from.
+
+    Example: Lineage(seed_id="s-17", parent_id="s-17", iteration=0, ordinal=0, attempt=0, wrong_answer="billing",
+    prompt_sha="9f3c…", teacher="smollm2-135m-instruct", sampling_seed=193847)
+    """
+
+    seed_id: str
+    """The labelled example at the root: a seed row, or a dev row when errors come from `dev`."""
+    parent_id: str
+    """The row the student got wrong: `seed_id`, or an augmented row when those are augmented too."""
+    iteration: int
+    """The i of M^i and W^i: the row belongs to A^i and first stands in D^{i+1}."""
+    ordinal: int
+    """Number of this seed's request in the whole run; makes the next iteration's request a new sample."""
+    attempt: int
+    """0 for the first try of this ordinal; rises when a reply gave no usable row."""
+    wrong_answer: str
+    """What the student said, as it said it."""
+    prompt_sha: str
+    teacher: str
+    sampling_seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One labelled row: what the student is shown and what it should say.
+
+    Example: Example(id="s-17", input="Where do I change my card?", output="billing", origin="seed")
+    """
+
+    id: str
+    input: str
+    """The text of the task (question, request, passage with choices), without the prompt around it."""
+    output: str
+    """The gold answer as the student is trained to write it (a label; a rationale that ends in `#### n`)."""
+    origin: Origin = "seed"
+    lineage: Lineage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded:
+    """An example with the student's answer: one element of E^i."""
+
+    example: Example
+    completion: str
+    answer: str | None
+    """The answer found in the completion, normalised; None when there is none."""
+    correct: bool
+    truncated: bool = False
+    error: str = ""
+    """Why the row could not be answered at all (for instance "prompt_too_long"); "" normally."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a teacher reply says before any gate has seen it: a possible row."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Text that did not become a row, and why. Data, never an exception and never only a log line.
+
+    Example: Rejected(reason="near_duplicate", detail="of s-03 (0.94)", text="Where can I change my card?")
+    """
+
+    reason: str
+    detail: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a model is asked: either chat messages or a text to be continued (exactly one of the two)."""
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A model's answer to one request, with its cost. `reasoning` is kept apart and never parsed for rows."""
+
+    text: str
+    finish_reason: str
+    """"stop", "length", or "error" (then `error` says why and `text` is empty)."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model: str = ""
+    weights_sha: str = ""
+    replica: str = ""
+    reasoning: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetVersion:
+    """A handle on D^i: rows stay in storage (style.md 4.2: big data moves by reference)."""
+
+    id: str
+    """sha256 over the rows and their lineage; never over timings or file bytes."""
+    iteration: int
+    parent: str | None
+    parts: tuple[str, ...]
+    """Paths of the Parquet parts relative to the run folder, oldest first."""
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """A handle on M^i: a Hugging Face folder and the fingerprint of its weights."""
+
+    path: str
+    sha: str
+    iteration: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What training recorded: updates, tokens, tokens_per_s, padding_share, loss, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one iteration's evaluation (and augmentation) came to, read back from storage after the stream ended."""
+
+    evaluated: int
+    wrong: int
+    truncated: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    asked: int = 0
+    accepted: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    stopped_by_budget: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iteration:
+    """One turn of Algorithm 1, as its consumer sees it."""
+
+    index: int
+    dataset: DatasetVersion
+    student: Student
+    round: Round
+    grown: DatasetVersion | None
+    """D^{i+1}; None in the last iteration, which does not generate."""
+
+
+Rows = Sequence[Mapping[str, Any]]
