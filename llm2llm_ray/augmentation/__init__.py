@@ -1,0 +1,12 @@
+"""How a teacher's reply becomes a row of the next dataset version.
+
+    reply ─ split_reasoning ─ task.parse ──► Draft ─ gates.check ──► Candidate ─ CommitGates.admit ──► Example
+                                  │                      │                              │
+                                  └──────────────────────┴──── Rejected(reason, detail) ┘ counted and stored
+
+- `gates.py` looks at one draft alone, so it runs in the stream, where the reply arrives. A new gate of this kind is one
+  function there and one name in its `GATES`.
+- `commit.py` looks at all rows (copies, contamination, conflicts), so it runs once per round, in canonical order: what
+  arrived first changes nothing. A new gate of this kind is one method there.
+- `normal_form.py` says when two texts are the same; `similarity.py` finds the nearly same among many.
+"""

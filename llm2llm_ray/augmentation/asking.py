@@ -1,0 +1,171 @@
+"""The teacher's role in a stream: for a wrong row, ask for new examples until the stateless gates pass one (or attempts
+run out). Right rows flow past untouched. Adds the `ASKED` columns; drafts and rejections are JSON, ready for the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from llm2llm_ray.augmentation.commit import Candidate
+from llm2llm_ray.augmentation.gates import check
+from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.requests import Asker, Request, sampling_seed
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
+
+ASKED: Mapping[str, type] = {
+    "asked": int,
+    "candidates": str,
+    "rejected": str,
+    "teacher_error": str,
+    "budget_stop": bool,
+    "asked_from": float,
+    "asked_until": float,
+    "teacher_prompt_tokens": int,
+    "teacher_completion_tokens": int,
+}
+_PEERS_PER_GROUP = 64
+UNTOUCHED: Mapping[str, Any] = {
+    "asked": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "", "budget_stop": False,
+    "asked_from": None, "asked_until": None, "teacher_prompt_tokens": 0, "teacher_completion_tokens": 0,
+}  # fmt: skip
+
+
+class Peers:
+    """Real examples to show beside a wrong one, drawn by a hash: no state, so a resumed run shows the same ones."""
+
+    def __init__(self, task: Task, examples: Sequence[Example]) -> None:
+        self._task = task
+        self._groups: dict[str, list[Example]] = {}
+        for example in sorted(examples, key=lambda e: sha256(e.id.encode()).digest()):
+            group = self._groups.setdefault(task.group(example), [])
+            if len(group) < _PEERS_PER_GROUP:
+                group.append(example)
+
+    def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
+        others = [e for e in self._groups.get(self._task.group(mistake), []) if e.id != mistake.id]
+        return sorted(others, key=lambda e: sha256(f"{draw}/{e.id}".encode()).digest())[:count]
+
+
+class Augment:
+    """One wrong row in, `per_wrong` requests (each with its attempts) out."""
+
+    def __init__(
+        self,
+        task: Task,
+        peers: Peers,
+        *,
+        teacher: TeacherConfig,
+        settings: AugmentationConfig,
+        iteration: int,
+        run_seed: int,
+    ) -> None:
+        self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
+        self._iteration, self._run_seed = iteration, run_seed
+
+    async def __call__(self, row: dict[str, Any], ask: Asker) -> dict[str, Any]:
+        if row["correct"] or row["error"]:
+            return row | UNTOUCHED
+        mistake = graded(row)
+        found: list[Candidate] = []
+        rejected: list[dict[str, Any]] = []
+        seen: dict[str, Any] = dict(UNTOUCHED) | {"asked_from": time.time()}
+        first = self._iteration * self._settings.per_wrong
+        for ordinal in range(first, first + self._settings.per_wrong):
+            try:
+                found += await self._one(mistake, row, ordinal, ask, rejected, seen)
+            except BudgetExhausted:
+                seen["budget_stop"] = True
+                break
+        return (
+            row
+            | seen
+            | {
+                "asked_until": time.time(),
+                "candidates": json.dumps([asdict(candidate) for candidate in found]),
+                "rejected": json.dumps(rejected),
+            }
+        )
+
+    async def _one(
+        self,
+        mistake: Graded,
+        row: Mapping[str, Any],
+        ordinal: int,
+        ask: Asker,
+        rejected: list[dict[str, Any]],
+        seen: dict[str, Any],
+    ) -> list[Candidate]:
+        """One new example: attempts until a draft passes; every reply's tokens and rejections are kept."""
+        settings, teacher = self._settings, self._teacher
+        for attempt in range(settings.attempts):
+            request = self._request(mistake, ordinal, attempt)
+            reply = await ask(request)
+            seen["asked"] += 1
+            seen["teacher_prompt_tokens"] += reply.prompt_tokens
+            seen["teacher_completion_tokens"] += reply.completion_tokens
+            if reply.error:
+                seen["teacher_error"] = reply.error.partition(":")[0]
+                rejected.append(_record(Rejected(reason="teacher_error", detail=reply.error), ordinal, attempt))
+                continue
+            lineage = Lineage(
+                seed_id=row["seed_id"] or row["id"],
+                parent_id=row["id"],
+                iteration=self._iteration,
+                ordinal=ordinal,
+                attempt=attempt,
+                wrong_answer=mistake.completion,
+                prompt_sha=request.prompt_sha,
+                teacher=teacher.model,
+                sampling_seed=int(request.sampling["seed"]),
+            )
+            passed: list[Candidate] = []
+            cut = reply.finish_reason == "length"
+            for index, item in enumerate(self._task.parse(reply.text, mistake, style=teacher.style, count=1, cut=cut)):
+                verdict = check(item, mistake, self._task, settings) if isinstance(item, Draft) else item
+                if verdict is None:
+                    assert isinstance(item, Draft)
+                    passed.append(Candidate(input=item.input, output=item.output, lineage=lineage, index=index))
+                else:
+                    rejected.append(_record(verdict, ordinal, attempt))
+            if passed:
+                return passed
+        return []
+
+    def _request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
+        settings, teacher = self._settings, self._teacher
+        row_id = mistake.example.id
+        peers = self._peers.beside(mistake.example, settings.examples_in_prompt, f"{row_id}/{ordinal}/{attempt}")
+        prompt = self._task.teacher_prompt(
+            mistake, peers, style=teacher.style, count=1, show_wrong_answer=settings.show_wrong_answer
+        )
+        sampling = {
+            "temperature": teacher.temperature,
+            "top_p": teacher.top_p,
+            "max_tokens": teacher.max_tokens,
+            "seed": sampling_seed(self._run_seed, row_id, ordinal, attempt),
+        }
+        return Request(row_id=row_id, prompt=prompt, sampling=sampling, ordinal=ordinal, attempt=attempt)
+
+
+def graded(row: Mapping[str, Any]) -> Graded:
+    """A stream row as the record that tasks and gates know."""
+    example = Example(id=row["id"], input=row["input"], output=row["output"], origin=row["origin"])
+    return Graded(
+        example=example,
+        completion=row["completion"],
+        answer=row["answer"],
+        correct=row["correct"],
+        truncated=row["truncated"],
+        error=row["error"],
+    )
+
+
+def _record(rejected: Rejected, ordinal: int, attempt: int) -> dict[str, Any]:
+    return asdict(rejected) | {"ordinal": ordinal, "attempt": attempt}

@@ -1,0 +1,114 @@
+"""The commit gates: what can be said against a row only by looking at all rows. They decide what A^i is.
+
+Keeps: no row of a version is a copy or near copy of another, or of a dev or test row, or contradicts one; and the order
+in which replies arrived changes nothing, because candidates are taken in canonical order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from json import dumps
+from sys import intern
+
+from llm2llm_ray.augmentation.similarity import NearDuplicates
+from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.types import Example, Lineage, Rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A draft that passed the stateless gates, with where it comes from.
+
+    Example: Candidate(input="Where is my refund?", output="billing", lineage=Lineage(seed_id="s-17", …), index=0)
+    """
+
+    input: str
+    output: str
+    lineage: Lineage
+    index: int
+    """Position in its reply: a reply may hold several drafts."""
+
+    @property
+    def order(self) -> tuple[str, int, int, int, str, str]:
+        """The canonical order: by seed, then request, try and position; the text only settles a tie."""
+        line = self.lineage
+        return line.seed_id, line.ordinal, line.attempt, self.index, self.input, self.output
+
+    def example(self) -> Example:
+        """The row this candidate becomes. Its id depends on nothing but what the row is and which request made it."""
+        digest = sha256(dumps(self.order, ensure_ascii=True).encode()).hexdigest()
+        return Example(
+            id=f"a-{digest[:16]}", input=self.input, output=self.output, origin="augmented", lineage=self.lineage
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    candidate: Candidate
+    example: Example
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    candidate: Candidate
+    rejected: Rejected
+
+
+class CommitGates:
+    """Built for one round from the rows of all versions so far; every admitted row counts as one of them at once."""
+
+    def __init__(
+        self,
+        existing: Iterable[Example],
+        held_out: Iterable[Example],
+        settings: AugmentationConfig,
+        answer: Callable[[str], str | None],
+    ) -> None:
+        """`existing`: rows of D^0..D^i. `held_out`: dev and test rows. `answer`: a row's output -> its gold answer,
+        `lambda output: task.answer(task.completion(output))`; two rationales for one answer are no contradiction."""
+        self._answer = answer
+        self._rows = NearDuplicates(settings.near_duplicate)
+        self._held_out = NearDuplicates(settings.near_test)
+        self._answers: dict[str, str | None] = {}
+        for row in held_out:
+            self._held_out.add(row.id, row.input)
+        for row in existing:
+            self._keep(row)
+
+    def admit(self, candidates: Iterable[Candidate]) -> Iterator[Admitted | Refused]:
+        """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates."""
+        for candidate in sorted(candidates, key=lambda c: c.order):
+            rejected = self._contaminated(candidate) or self._copied(candidate)
+            if rejected is not None:
+                yield Refused(candidate=candidate, rejected=rejected)
+                continue
+            example = candidate.example()
+            self._keep(example)
+            yield Admitted(candidate=candidate, example=example)
+
+    def _contaminated(self, candidate: Candidate) -> Rejected | None:
+        """Equal or near to a dev or test row. With errors from dev, a near copy of the mistake itself is meant too."""
+        found = self._held_out.find(candidate.input)
+        if found is None:
+            return None
+        return Rejected(reason="contaminated", detail=f"by {found[0]} ({found[1]:.2f})", text=candidate.input)
+
+    def _copied(self, candidate: Candidate) -> Rejected | None:
+        found = self._rows.find(candidate.input)
+        if found is None:
+            return None
+        id, score = found
+        if score < 1:
+            reason = "near_duplicate"
+        elif self._answers[id] == self._answer(candidate.output):
+            reason = "duplicate"
+        else:
+            reason = "conflicting_label"
+        return Rejected(reason=reason, detail=f"of {id} ({score:.2f})", text=candidate.input)
+
+    def _keep(self, row: Example) -> None:
+        self._rows.add(row.id, row.input)
+        answer = self._answer(row.output)
+        self._answers[row.id] = intern(answer) if answer is not None else None

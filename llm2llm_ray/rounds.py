@@ -1,0 +1,85 @@
+"""What a round left in storage: every graded row with what was asked and written for it, read back in canonical order.
+
+A round is the drained stream of one iteration (or one exam): a folder of Parquet files whose rows are the stream's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from llm2llm_ray.augmentation.commit import Candidate
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.types import Lineage
+
+
+def round_rows(files: Files, folder: str) -> Iterator[dict[str, Any]]:
+    """All rows, file by file; their order is the order of arrival and means nothing."""
+    for path in files.list(folder):
+        if path.endswith(".parquet"):
+            with files.open_input(path) as stream:
+                yield from pq.read_table(stream).to_pylist()
+
+
+def candidates_of(row: Mapping[str, Any]) -> list[Candidate]:
+    """The drafts that passed the stateless gates for this row."""
+    return [Candidate(**(item | {"lineage": Lineage(**item["lineage"])})) for item in json.loads(row["candidates"])]
+
+
+def tally(files: Files, folder: str) -> dict[str, Any]:
+    """Counts, tokens and the times at which the two roles worked (Unix seconds), from what is stored."""
+    counts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    teacher_errors: Counter[str] = Counter()
+    solved: list[tuple[float, float, bool]] = []
+    asked: list[float] = []
+    for row in round_rows(files, folder):
+        counts["evaluated"] += 1
+        counts["wrong"] += not row["correct"] and not row["error"]
+        counts["truncated"] += bool(row["truncated"])
+        counts["student_tokens"] += row["prompt_tokens"] + row["completion_tokens"]
+        if row["error"]:
+            errors[row["error"]] += 1
+        solved.append((row["solved_from"], row["solved_until"], bool(row["correct"] or row["error"])))
+        if row.get("asked"):
+            counts["asked"] += row["asked"]
+            counts["teacher_prompt_tokens"] += row["teacher_prompt_tokens"]
+            counts["teacher_completion_tokens"] += row["teacher_completion_tokens"]
+            asked.append(row["asked_from"])
+            rejected.update(item["reason"] for item in json.loads(row["rejected"]))
+            if row["teacher_error"]:
+                teacher_errors[row["teacher_error"]] += 1
+        counts["budget_stops"] += bool(row.get("budget_stop"))
+    return {
+        **{name: counts[name] for name in _COUNTS},
+        "errors": dict(sorted(errors.items())),
+        "rejected": dict(sorted(rejected.items())),
+        "teacher_errors": dict(sorted(teacher_errors.items())),
+        "overlap": _overlap(solved, asked),
+    }
+
+
+_COUNTS = (
+    "evaluated", "wrong", "truncated", "asked", "budget_stops",
+    "student_tokens", "teacher_prompt_tokens", "teacher_completion_tokens",
+)  # fmt: skip
+
+
+def _overlap(solved: list[tuple[float, float, bool]], asked: list[float]) -> dict[str, float | None]:
+    """How much of the teacher's work began while the student was still being evaluated.
+
+    `first_call_after_s` runs from the end of the first wrong answer to the first teacher call.
+    """
+    wrong = [until for _, until, right in solved if not right]
+    if not asked or not wrong:
+        return {"share_before_last_answer": None, "first_call_after_s": None}
+    last = max(until for _, until, _ in solved)
+    return {
+        "share_before_last_answer": sum(start < last for start in asked) / len(asked),
+        "first_call_after_s": min(asked) - min(wrong),
+    }

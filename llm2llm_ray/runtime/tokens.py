@@ -1,0 +1,47 @@
+"""Text to token ids: the one tokenisation of training and evaluation. Light: no torch, so that data actors start fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    eos_token_id: int | None
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids that stand before a student's answer, in training and in evaluation alike."""
+    ids = list(tokenizer(text, add_special_tokens=True)["input_ids"])
+    # Some tokenizers close every text; an answer could then never follow.
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    ids: tuple[int, ...]
+    """Prompt, completion and end-of-text token."""
+    n_prompt: int
+
+    @property
+    def n_completion(self) -> int:
+        return len(self.ids) - self.n_prompt
+
+
+def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
+    """All ids of one training row and how many of them are the prompt."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end-of-text token: the student would never learn to stop")
+    before = encode_prompt(tokenizer, prompt)
+    after = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
+    return [*before, *after, tokenizer.eos_token_id], len(before)
+
+
+def encode_rows(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_length: int) -> tuple[list[Row], int]:
+    """The (prompt, completion) pairs that fit into `max_length` tokens, in their order, and how many do not."""
+    rows = [Row(tuple(ids), n_prompt) for ids, n_prompt in (encode(tokenizer, *pair) for pair in pairs)]
+    kept = [row for row in rows if len(row.ids) <= max_length]
+    return kept, len(rows) - len(kept)

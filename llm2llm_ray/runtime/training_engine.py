@@ -1,0 +1,173 @@
+"""A DeepSpeed engine around a Hugging Face model: how it is started, saved, restored, and what it says about itself.
+
+Invariant: a checkpoint counts from the moment Ray Train has committed it, and `save` returns only then. Which rows are
+trained on, and how, is the worker's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.runtime.deepspeed_config import Device, deepspeed_config, precision_of
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a checkpoint remembers beside weights and optimizer."""
+
+    update: int = 0
+    """Updates done."""
+    tokens: int = 0
+    """Tokens of the rows computed."""
+    padded: int = 0
+    """The same with padding."""
+    seconds: float = 0.0
+    loss_first: float = 0.0
+    loss_last: float = 0.0
+
+
+def prepare_process(device: Device, threads: int | None) -> torch.device:
+    """Device, threads and the traps of DeepSpeed on CPU; everything that must precede the import of deepspeed.
+
+    `threads` are this worker's on CPU; None: the node's cores divided by its workers.
+    """
+    warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)  # DeepSpeed's calls, once per collective
+    if device == "gpu":
+        import ray.train.torch
+
+        found = ray.train.torch.get_device()
+        torch.cuda.set_device(found)
+        return found
+    workers_here = int(os.environ["LOCAL_WORLD_SIZE"])
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ["LOCAL_SIZE"] = str(workers_here)  # by which DeepSpeed's CPU accelerator counts devices
+    import deepspeed.ops
+
+    # DeepSpeed would compile a shared-memory collective (100 s, needs g++) that only its inference uses.
+    deepspeed.ops.__compatible_ops__ = {}
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // workers_here))
+    return torch.device("cpu")
+
+
+def start_engine(start: str, student: StudentConfig, *, device: Device, workers: int, micro: int) -> Any:
+    """The engine around the model in the folder `start`, with an adapter if `student` wants one."""
+    import deepspeed
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    _let_deepspeed_speak()
+    random.seed(student.seed)
+    torch.manual_seed(student.seed)
+    config = deepspeed_config(student, device=device, workers=workers, micro=micro)
+    # Held while the weights are read: from_pretrained looks for it, and no rank then ever has the whole model.
+    partitioned = HfDeepSpeedConfig(config) if student.zero_stage == 3 else None
+    dtype = torch.bfloat16 if precision_of(student, device) == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=dtype)
+    del partitioned
+    if student.method == "lora":
+        model = _with_adapter(model, student)
+    model.train()
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=_optimizer(model, student), config=config, dist_init_required=False
+    )
+    return engine
+
+
+def _let_deepspeed_speak() -> None:
+    """Its own lines on the ZeRO stage and the optimizer in the worker's log: the proof of what ran. Silent by default."""
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.INFO)
+    for handler in logger.handlers:
+        handler.setLevel(logging.INFO)
+
+
+def _with_adapter(model: Any, student: StudentConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = student.lora
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, settings)
+
+
+def _optimizer(model: Any, student: StudentConfig) -> torch.optim.Optimizer:
+    """AdamW, with weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not student.weight_decay:
+        return torch.optim.AdamW(trained, lr=student.learning_rate, weight_decay=0.0)
+    # Under ZeRO-3 a parameter's own shape is empty; `ds_shape` has the real one.
+    matrices = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) > 1]
+    vectors = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) <= 1]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=student.learning_rate, weight_decay=student.weight_decay
+    )
+
+
+def engine_report(engine: Any) -> dict[str, Any]:
+    """What ran, in the engine's own words."""
+    return {
+        "zero_stage": engine.zero_optimization_stage(),
+        "optimizer": type(engine.optimizer).__name__,
+        "basic_optimizer": type(engine.basic_optimizer).__name__,
+        "world_size": torch.distributed.get_world_size(),
+        "backend": torch.distributed.get_backend(),
+        "dtype": str(next(engine.module.parameters()).dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "workers": _everyone(),
+    }
+
+
+def _everyone() -> list[dict[str, Any]]:
+    """Host and process of each rank."""
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, {"host": socket.gethostname(), "pid": os.getpid()})
+    return found
+
+
+def save(engine: Any, progress: Progress, student: StudentConfig) -> None:
+    """Checkpoint on all ranks. `report` alone is not enough: a worker dying just after it would lose the checkpoint."""
+    import ray.train
+    from ray.train import CheckpointConsistencyMode
+
+    name = f"update-{progress.update:06d}"
+    with tempfile.TemporaryDirectory(prefix="llm2llm-checkpoint-") as folder:
+        engine.save_checkpoint(
+            os.path.join(folder, "engine"),
+            tag=name,
+            client_state={"progress": asdict(progress)},
+            exclude_frozen_parameters=student.method == "lora",
+        )
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"update": progress.update}, checkpoint=checkpoint, checkpoint_dir_name=name)
+        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=300)
+
+
+def restore(engine: Any, student: StudentConfig) -> Progress:
+    """Load the last committed checkpoint of this training, if there is one."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return Progress()
+    with checkpoint.as_directory() as folder:
+        _, state = engine.load_checkpoint(os.path.join(folder, "engine"), load_module_strict=student.method != "lora")
+    return Progress(**state["progress"])

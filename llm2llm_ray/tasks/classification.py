@@ -1,0 +1,178 @@
+"""Short texts with one label each: intents, question types, sentiments.
+
+One rule reads labels everywhere: a label is compared without surrounding white space, quotes, markdown emphasis and one
+final full stop, ignoring case, and must be one of the set exactly; a label inside a sentence is no answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+
+from llm2llm_ray.tasks.rows import shown, text_of
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.teacher_text import json_items, numbered_items, reject, unusable
+from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
+
+_AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff\"'`*_“”„‘’‚«»"
+
+_SYSTEM = """\
+You write training examples for a classifier that a small model is learning. Your examples are realistic, \
+differ from each other and from those you are shown, and belong to exactly one of the labels beyond doubt. \
+You reply with JSON and nothing else."""
+
+
+class Classification(Task):
+    """One label per text.
+
+    Example: Classification(labels={"LOC": "a place", "HUM": "a person or group"}, item="question", question="Type")
+    """
+
+    columns: Sequence[str] = ("text", "label")
+
+    def __init__(
+        self,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        item: str = "request",
+        items: str | None = None,
+        question: str = "Intent",
+        instruction: str | None = None,
+    ) -> None:
+        """Raises ValueError on labels that the grader could not tell apart.
+
+        `labels` may map a label to a description, which the teacher sees; None takes the labels of the seed rows.
+        `item` is what one text is called, `items` its plural (None: with an s), `question` what the student is asked
+        for, `instruction` an optional first line of its prompt.
+        """
+        self.labels = _checked(labels or ())
+        self.descriptions = dict(labels) if isinstance(labels, Mapping) else {}
+        self.item = item
+        self.items = items or f"{item}s"
+        self.question = question
+        self.instruction = instruction
+
+    def with_labels(self, labels: Sequence[str]) -> Classification:
+        """The same task with its label set fixed."""
+        task = copy.copy(self)
+        task.labels = _checked(labels)
+        return task
+
+    def example(self, row: Mapping[str, object], row_id: str) -> Example:
+        text, label = text_of(row, "text"), text_of(row, "label", numbers=True)
+        known = self.labels if self.labels else (label,)
+        for candidate in known:
+            if candidate.casefold() == label.casefold():
+                return Example(id=row_id, input=text, output=candidate)
+        raise ValueError(
+            f"label {shown(label)} is not in the set ({', '.join(self.labels)}): "
+            "correct the row, or add the label to task.options.labels"
+        )
+
+    def student_prompt(self, text: str) -> str:
+        first = f"{self.instruction}\n\n" if self.instruction else ""
+        return f"{first}{_capital(self.item)}: {text}\n{self.question}:"
+
+    def answer(self, completion: str) -> str | None:
+        line = next((line for line in completion.splitlines() if line.strip()), "")
+        found = [label for label in self.labels if _bare(label) == _bare(line)]
+        return found[0] if found else None
+
+    def is_correct(self, output: str, completion: str) -> bool:
+        answer = self.answer(completion)
+        return answer is not None and _bare(answer) == _bare(output)
+
+    def group(self, example: Example) -> str:
+        return example.output
+
+    def teacher_prompt(
+        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
+    ) -> Prompt:
+        wrong = mistake.example
+        texts = [peer.input for peer in peers if peer.id != wrong.id and peer.input != wrong.input]
+        confused = mistake.answer if show_wrong_answer and mistake.answer not in (None, wrong.output) else None
+        if style == "completion":
+            return self._list_to_continue(wrong, texts, count, confused)
+        said = mistake.completion if show_wrong_answer else None
+        content = self._request(wrong, texts, count, said)
+        return Prompt(messages=(Message(role="system", content=_SYSTEM), Message(role="user", content=content)))
+
+    def _list_to_continue(self, wrong: Example, texts: Sequence[str], count: int, confused: str | None) -> Prompt:
+        """The wrong one stands last: closest to where the model goes on."""
+        question = self.question[:1].lower() + self.question[1:]
+        meaning = f" ({self.descriptions[wrong.output]})" if self.descriptions.get(wrong.output) else ""
+        not_that = f", easily mistaken for {confused}" if confused else ""
+        header = f"{_capital(self.items)} whose {question} is {wrong.output}{meaning}{not_that}:"
+        shown_texts = [*texts, wrong.input]
+        lines = [f"{number}. {' '.join(text.split())}" for number, text in enumerate(shown_texts, 1)]
+        last = len(shown_texts) + 1 + count
+        stop = ("\n",) if count == 1 else ("\n\n", f"\n{last}.", f"\n{last})")
+        return Prompt(text="\n".join([header, *lines, f"{len(shown_texts) + 1}."]), stop=stop)
+
+    def _request(self, wrong: Example, texts: Sequence[str], count: int, said: str | None) -> str:
+        labels = [f"- {label}: {self.descriptions.get(label, '')}".removesuffix(": ") for label in self.labels]
+        parts = [f"The labels ({self.question}):", *labels, ""]
+        parts += [f"The student got this {self.item} wrong:", _quoted(wrong.input)]
+        parts += [f"Its right label: {wrong.output}"]
+        if said is not None:
+            parts += [f"The student's wrong answer: {_quoted(said.strip()[:200])}"]
+        if texts:
+            parts += ["", f"Other {self.items} with the label {wrong.output}:"]
+            parts += [f"- {_quoted(text)}" for text in texts]
+        form = json.dumps({"examples": [{"text": "...", "label": wrong.output}]}, ensure_ascii=False)
+        new = f"1 new realistic {self.item}" if count == 1 else f"{count} new realistic {self.items}"
+        parts += [
+            "",
+            f"Write {new} with the same label, {wrong.output}, that would teach the student what it missed. "
+            "Change the wording and the situation; copy nothing.",
+            f"Reply with JSON of this form: {form}",
+        ]
+        return "\n".join(parts)
+
+    def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
+        if style == "completion":
+            return [
+                item if isinstance(item, Rejected) else Draft(input=item, output=mistake.example.output)
+                for item in numbered_items(reply, count=count, cut=cut)
+            ]
+        return [item if isinstance(item, Rejected) else self._draft(item) for item in json_items(reply, count=count, cut=cut)]
+
+    def _draft(self, item: Mapping[str, object]) -> Draft | Rejected:
+        text, label = item.get("text"), item.get("label")
+        if not isinstance(text, str) or not isinstance(label, str):
+            return reject("malformed", "text and label must be strings", text if isinstance(text, str) else "")
+        problem = unusable(text)
+        if problem:
+            return reject(*problem, text)
+        for known in self.labels:
+            if known.casefold() == label.strip().casefold():
+                return Draft(input=text.strip(), output=known)
+        return reject("unknown_label", label[:80].encode("utf-8", "backslashreplace").decode(), text)
+
+
+def _bare(label: str) -> str:
+    return label.strip().strip(_AROUND).removesuffix(".").strip(_AROUND).casefold()
+
+
+def _checked(labels: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels must be a list of texts, or label: description, not {shown(labels)}; quote numbers")
+    names = tuple(label.strip() for label in labels)
+    seen: dict[str, str] = {}
+    for name in names:
+        if not _bare(name):
+            raise ValueError(f"label {shown(name)} is only punctuation, which the grader ignores")
+        if len(name.splitlines()) > 1:
+            raise ValueError(f"label {shown(name)} has more than one line")
+        if _bare(name) in seen:
+            raise ValueError(f"labels {shown(seen[_bare(name)])} and {shown(name)} read the same: rename one")
+        seen[_bare(name)] = name
+    return names
+
+
+def _capital(word: str) -> str:
+    return word[:1].upper() + word[1:]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

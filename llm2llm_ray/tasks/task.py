@@ -1,0 +1,66 @@
+"""The Task interface: how rows become examples, what the student and the teacher are asked, how answers are judged.
+
+A task builds and reads text. It never calls a model, reads the config or touches a store. One prompt and one grader per
+task, shared by training, evaluation and test. Your own task: subclass, override what differs, name it
+`my_pkg.my_task:MyTask` in the YAML (see `llm2llm_ray/tasks/__init__.py` for a whole example).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
+
+
+class Task(ABC):
+    """Options in the YAML's `task.options` are the constructor's keyword arguments; all attributes must be JSON-able."""
+
+    columns: Sequence[str] = ("input", "output")
+    """Fields a row must have, before `task.columns` maps them to the file's names."""
+
+    @abstractmethod
+    def example(self, row: Mapping[str, object], row_id: str) -> Example:
+        """One row of the user's file as an Example; raises ValueError (field, value, remedy) on a bad one."""
+
+    @abstractmethod
+    def student_prompt(self, text: str) -> str:
+        """What stands before the student's answer, in training and evaluation alike. Constant part first (prefix cache)."""
+
+    def completion(self, output: str) -> str:
+        """What the student is trained to say after the prompt; EOS is added by the trainer."""
+        return f" {output}"
+
+    @abstractmethod
+    def answer(self, completion: str) -> str | None:
+        """The answer in a student's completion, normalised, or None."""
+
+    @abstractmethod
+    def is_correct(self, output: str, completion: str) -> bool:
+        """Whether `completion` answers the example whose gold output is `output`."""
+
+    def group(self, example: Example) -> str:
+        """Examples of one group may stand beside each other in a teacher prompt (a class); "" is one group for all."""
+        return ""
+
+    @abstractmethod
+    def teacher_prompt(
+        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
+    ) -> Prompt:
+        """Ask for `count` new examples like the one the student got wrong.
+
+        `peers` are real examples of the same group. `style` is "chat" (messages) or "completion" (a text to continue).
+        """
+
+    @abstractmethod
+    def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
+        """Read a teacher reply. `cut` says that it ran into max_tokens. Malformed text becomes Rejected, never an error."""
+
+    def shots_prompt(self, text: str, shots: Sequence[Example]) -> Prompt:
+        """Ask the teacher itself to solve `text` after worked examples: how good is the teacher at the task?"""
+        solved = "\n\n".join(self.student_prompt(s.input) + self.completion(s.output) for s in shots)
+        return Prompt(text=f"{solved}\n\n{self.student_prompt(text)}", stop=("\n\n",))
+
+    def describe(self) -> Mapping[str, object]:
+        """What of this task affects results: part of every stage key that depends on it."""
+        return {"task": f"{type(self).__module__}:{type(self).__qualname__}", **vars(self)}

@@ -1,0 +1,124 @@
+"""Reading what a teacher wrote, shared by the tasks: text in, items or counted reasons out, on any input.
+
+Nothing here raises on a reply and nothing in a reply is ever evaluated. What an item *means* is the task's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import NoReturn
+
+from llm2llm_ray.types import Rejected
+
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_MARKER = re.compile(r"^[ \t]*\d{1,3}[.)](?!\d)", re.MULTILINE)
+_LINE = re.compile(r"\S[^\r\n]*")
+_FENCE = re.compile(r"```[a-z]*[ \t]*\r?\n(?P<body>.*?)(?:\r?\n[ \t]*```)?", re.DOTALL | re.IGNORECASE)
+_ROLE_TAG = re.compile(r"<\|[^<>\n]{0,40}\|>|</?(?:think|s|eos|bos|start_of_turn|end_of_turn)>|\[/?INST\]", re.IGNORECASE)
+_CODE = re.compile(r"\{|\[\s*[\[{\"']|```")
+_PAIRS = (
+    ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"),
+    ('"', '"'), ("'", "'"), ("“", "”"), ("„", "“"), ("‘", "’"), ("«", "»"),
+)  # fmt: skip
+
+
+def reject(reason: str, detail: str = "", text: str = "") -> Rejected:
+    """A reason with a short, always encodable excerpt (the whole reply is in the reply store)."""
+    excerpt = text[:200].encode("utf-8", "backslashreplace").decode()
+    return Rejected(reason=reason, detail=detail, text=excerpt)
+
+
+def without_reasoning(reply: str) -> tuple[str, bool]:
+    """The reply without `<think>…</think>`, and whether an unclosed `<think>` swallowed its end.
+
+    Some chat templates put the opening tag into the prompt: then all before the first `</think>` is reasoning.
+    """
+    text = _THOUGHT.sub("", reply)
+    opened = re.search(r"<think>", text, re.IGNORECASE)
+    closed = re.search(r"</think>", text, re.IGNORECASE)
+    if opened:
+        return text[: opened.start()], True
+    return (text[closed.end() :] if closed else text), False
+
+
+def unusable(text: str) -> tuple[str, str] | None:
+    """(reason, detail) why `text` can be no row whatever the task is, or None."""
+    if _ROLE_TAG.search(text):
+        return "malformed", "chat role tag"
+    if any(unicodedata.category(char) == "Cs" or (char < " " and char not in "\t\r\n") for char in text):
+        return "malformed", "lone surrogate or control character"
+    if not any(char.isalnum() for char in text):
+        return "empty", "no letter or digit"
+    return None
+
+
+def peel(text: str) -> str:
+    """`text` without white space, quotes and markdown emphasis that enclose all of it."""
+    text = text.strip()
+    for opening, closing in _PAIRS:
+        inner = text[len(opening) : -len(closing)]
+        if inner.strip() and text.startswith(opening) and text.endswith(closing):
+            plain = re.sub(r"(?<=\w)['’](?=\w)", "", inner)
+            if opening not in plain and closing not in plain:
+                return peel(inner)
+    return text
+
+
+def numbered_items(reply: str, *, count: int, cut: bool) -> list[str | Rejected]:
+    """The first `count` items of a reply that continues a numbered list whose last number stands in the prompt.
+
+    An item is its first line that is not blank; what follows up to the next `N.` or `N)` is chatter. With `cut`, the
+    last item counts as truncated unless a newline shows that its line was finished.
+    """
+    if not reply.strip():
+        return [reject("empty", "empty reply")]
+    markers = list(_MARKER.finditer(reply))
+    starts = [0, *(marker.end() for marker in markers)]
+    ends = [*(marker.start() for marker in markers), len(reply)]
+    items: list[str | Rejected] = []
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1):
+        if number > count:
+            break
+        unfinished = cut and number == len(starts)
+        line = _LINE.search(reply, start, end)
+        if unfinished and (line is None or line.end() == end):
+            items.append(reject("truncated", "cut by max_tokens", reply[start:end].strip()))
+        else:
+            items.append(_item(line.group() if line else ""))
+    return items
+
+
+def _item(line: str) -> str | Rejected:
+    text = " ".join(line.split())
+    if _CODE.match(text):
+        return reject("malformed", "JSON or code where plain text was asked for", text)
+    text = peel(text)
+    problem = unusable(text)
+    return reject(*problem, text) if problem else text
+
+
+def json_items(reply: str, *, count: int, cut: bool) -> list[Mapping[str, object] | Rejected]:
+    """The first `count` objects of a reply that is one object, a list of objects, or {"examples": [...]}."""
+    text, unclosed = without_reasoning(reply)
+    if unclosed:
+        return [reject("truncated" if cut else "malformed", "unclosed reasoning", reply)]
+    text = text.strip()
+    fenced = _FENCE.fullmatch(text)
+    try:
+        value = json.loads(fenced["body"] if fenced else text, parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        return [reject("truncated" if cut else "malformed", f"not JSON: {str(error)[:80]}", text)]
+    if isinstance(value, dict):
+        value = value.get("examples", [value])
+    if not isinstance(value, list) or not value:
+        return [reject("malformed", "neither an object nor a list of objects", text)]
+    return [
+        item if isinstance(item, dict) else reject("malformed", f"{type(item).__name__}, not an object") for item in value[:count]
+    ]
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,164 @@
+"""The `Versions` port over storage: drains a stream once, runs the commit gates, writes D^{i+1}, and records both stages.
+
+Invariant: a stage whose record stands is not run again; a stage without one leaves nothing that a later run could take
+for a result (its folder has a new name each time). Drained streams come from any runtime: all they need is `DrainedStream`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
+from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.protocols import AugmentedStream, GradedStream
+from llm2llm_ray.rounds import candidates_of, round_rows, tally
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import DatasetVersion, Example, Round
+
+ROUND_VERSION = 1  # raised by hand when the code of the stage gives other results for the same inputs
+COMMIT_VERSION = 1
+
+
+class DrainedStream(Protocol):
+    iteration: int
+    inputs: Mapping[str, Any]
+    """All that the stream's rows depend on, for the stage's key."""
+
+    def drain(self, folder: str) -> None:
+        """Run the stream to its end, writing its rows as Parquet below `folder`. Once only."""
+        ...
+
+
+class RecordedVersions:
+    def __init__(
+        self,
+        files: Files,
+        task: Task,
+        seed_rows: Callable[[], Iterable[Example]],
+        held_out: Callable[[], Iterable[Example]],
+        settings: AugmentationConfig,
+        on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
+    ) -> None:
+        self._files, self._task, self._settings = files, task, settings
+        self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
+        self._store = VersionStore(files)
+        self._stages = StageRecords(files)
+        self._events = Events(files)
+
+    def seed(self) -> DatasetVersion:
+        return self._store.commit(self._seed_rows(), parent=None, iteration=0, about={"what": "seed"})
+
+    def extend(self, dataset: DatasetVersion, augmented: AugmentedStream) -> tuple[DatasetVersion, Round]:
+        record = self._drained(cast(DrainedStream, augmented))
+        key, inputs = self._commit_inputs(dataset, record)
+        commit = self._stages.find("commit", key)
+        if commit is None:
+            commit = self._commit(dataset, record, key, inputs)
+        grown = self._store.load(commit["result"]["version"], iteration=dataset.iteration + 1)
+        assert grown is not None, f"stage record {key} names a version that is gone: {commit['result']['version']}"
+        return grown, _round(record["result"], commit["result"])
+
+    def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
+        return _round(self._drained(cast(DrainedStream, graded))["result"], {"accepted": 0, "rejected": {}})
+
+    def drained(self, stream: DrainedStream, name: str = "round") -> dict[str, Any]:
+        """The record of a drained stream; drains it if there is none. `result.folder` holds its rows."""
+        return self._drained(stream, name)
+
+    def _drained(self, stream: DrainedStream, name: str = "round") -> dict[str, Any]:
+        key = stage_key(name, ROUND_VERSION, stream.inputs)
+        record = self._stages.find(name, key)
+        if record is None:
+            self._on_stage(name, stream.iteration)
+            self._events.add("stage_started", stage=name, iteration=stream.iteration, key=key)
+            started = time.time()
+            folder = f"rounds/{name}-{stream.iteration:03d}-{key[:12]}-{uuid.uuid4().hex[:6]}"
+            stream.drain(folder)
+            result = {"folder": folder} | tally(self._files, folder)
+            record = self._stages.record(
+                name, key, inputs=stream.inputs, result=result, started=started, ended=time.time(),
+                iteration=stream.iteration,
+            )  # fmt: skip
+            self._events.add("stage_finished", stage=name, iteration=stream.iteration, key=key)
+        return record
+
+    def _commit_inputs(self, dataset: DatasetVersion, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        inputs = {
+            "round": record["key"],
+            "dataset": dataset.id,
+            "near_duplicate": self._settings.near_duplicate,
+            "near_test": self._settings.near_test,
+        }
+        return stage_key("commit", COMMIT_VERSION, inputs), inputs
+
+    def _commit(self, dataset: DatasetVersion, record: Mapping[str, Any], key: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        iteration, folder = dataset.iteration, record["result"]["folder"]
+        self._on_stage("commit", iteration)
+        self._events.add("stage_started", stage="commit", iteration=iteration, key=key)
+        started = time.time()
+        gates = CommitGates(
+            self._store.rows(dataset),
+            self._held_out(),
+            self._settings,
+            lambda output: self._task.answer(self._task.completion(output)),
+        )
+        refused: list[Refused] = []
+        counts: Counter[str] = Counter()
+        candidates = (c for row in round_rows(self._files, folder) for c in candidates_of(row))
+
+        def admitted() -> Iterator[Example]:
+            for verdict in gates.admit(candidates):
+                if isinstance(verdict, Admitted):
+                    counts["accepted"] += 1
+                    yield verdict.example
+                else:
+                    refused.append(verdict)
+
+        grown = self._store.commit(
+            admitted(), parent=dataset, iteration=iteration + 1, about={"round": folder, "inputs": dict(inputs)}
+        )
+        self._write_refused(folder, refused)
+        rejected = Counter(item.rejected.reason for item in refused)
+        result = {"version": grown.id, "accepted": counts["accepted"], "rejected": dict(sorted(rejected.items()))}
+        record = self._stages.record(
+            "commit", key, inputs=inputs, result=result, started=started, ended=time.time(), iteration=iteration
+        )
+        self._events.add("stage_finished", stage="commit", iteration=iteration, key=key, version=grown.id)
+        return record
+
+    def _write_refused(self, folder: str, refused: list[Refused]) -> None:
+        """Beside the round's rows: what the commit gates turned away, with lineage and reason."""
+        rows = [
+            {"reason": item.rejected.reason, "detail": item.rejected.detail, "input": item.candidate.input,
+             "output": item.candidate.output, "index": item.candidate.index, **asdict(item.candidate.lineage)}
+            for item in refused
+        ]  # fmt: skip
+        if rows:
+            with pa.BufferOutputStream() as sink:
+                pq.write_table(pa.Table.from_pylist(rows), sink)
+                self._files.write_once(f"refused/{folder.removeprefix('rounds/')}.parquet", sink.getvalue().to_pybytes())
+
+
+def _round(drained: Mapping[str, Any], committed: Mapping[str, Any]) -> Round:
+    rejected = Counter(drained["rejected"]) + Counter(committed["rejected"])
+    return Round(
+        evaluated=drained["evaluated"],
+        wrong=drained["wrong"],
+        truncated=drained["truncated"],
+        errors=drained["errors"],
+        asked=drained["asked"],
+        accepted=committed["accepted"],
+        rejected=dict(sorted(rejected.items())),
+        stopped_by_budget=drained["budget_stops"] > 0,
+    )

@@ -1,0 +1,103 @@
+"""Runs real DeepSpeed engines outside Ray, as rank `rank` of `world`, and leaves what they computed in `out`.
+
+python engine_cases.py <rank> <world> <port> <model> <out>
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.runtime.batching import Row
+from llm2llm_ray.runtime.export import export_student
+from llm2llm_ray.runtime.finetune_worker import Training, run_update
+from llm2llm_ray.runtime.training_engine import Progress, prepare_process, start_engine
+from llm2llm_ray.storage.files import Files
+
+ROWS = [Row(tuple(range(5 + i, 12 + 3 * i)), 3 + i % 4) for i in range(7)]
+"""7 rows of 7 to 19 tokens with completions of different length: not divisible by 2 workers or by 4."""
+PROBE = [[5, 9, 17, 33, 65, 129, 257, 300]]
+
+
+def training(model: str, rank: int, world: int, micro: int, **settings: object) -> Training:
+    student = StudentConfig.model_validate(
+        {"model": model, "global_batch_size": 8, "gradient_clipping": 1e9, "learning_rate": 1e-3} | settings
+    )
+    device = prepare_process("cpu", 1)
+    engine = start_engine(model, student, device="cpu", workers=world, micro=micro)
+    return Training(
+        student=student,
+        engine=engine,
+        rows=ROWS,
+        pad_id=3,
+        micro=micro,
+        rank=rank,
+        workers=world,
+        device=device,
+        total=4,
+        progress=Progress(),
+    )
+
+
+def first_moments(engine: object) -> dict[str, torch.Tensor]:
+    """Adam's first moments after one update: a tenth of the gradient, with nothing done to it."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    if engine.zero_optimization_stage() == 0:  # type: ignore[attr-defined]
+        state = engine.basic_optimizer.state  # type: ignore[attr-defined]
+        return {n: state[p]["exp_avg"].clone() for n, p in engine.module.named_parameters()}  # type: ignore[attr-defined]
+    named = list(engine.module.named_parameters())  # type: ignore[attr-defined]
+    return {name: safe_get_full_optimizer_state(p, "exp_avg").clone() for name, p in named}
+
+
+def gradient_case(model: str, rank: int, world: int, micro: int, zero: int, out: Path) -> None:
+    case = training(model, rank, world, micro, zero_stage=zero)
+    loss, tokens, padded = run_update(case, list(range(7)), case.lengths)
+    moments = first_moments(case.engine)
+    if rank == 0:
+        result = {"loss": loss, "tokens": tokens, "padded": padded, "moments": moments}
+        torch.save(result, out / f"gradient-{world}-{micro}-{zero}.pt")
+
+
+def lora_case(model: str, rank: int, world: int, zero: int, out: Path) -> None:
+    """Train an adapter, keep the engine's own logits, export."""
+    from transformers import AutoTokenizer
+
+    case = training(model, rank, world, 2, zero_stage=zero, method="lora", lora={"rank": 4, "alpha": 64})
+    for _ in range(5):
+        run_update(case, list(range(7)), case.lengths)
+    case.engine.eval()
+    with torch.no_grad():
+        logits = case.engine(input_ids=torch.tensor(PROBE)).logits
+    files = Files(str(out))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    export_student(case.engine, tokenizer, {}, start=model, student=case.student, files=files, target=f"lora-{world}-{zero}")
+    if rank == 0:
+        torch.save(logits, out / f"lora-{world}-{zero}.pt")
+
+
+def main() -> None:
+    rank, world = int(sys.argv[1]), int(sys.argv[2])
+    model, out = sys.argv[4], Path(sys.argv[5])
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": sys.argv[3],
+    }
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    cases = {1: [(1, 0), (4, 0), (4, 2), (8, 1)], 2: [(1, 0), (4, 2), (1, 3), (4, 3)]}[world]
+    for micro, zero in cases:
+        gradient_case(model, rank, world, micro, zero, out)
+    lora_case(model, rank, world, {1: 2, 2: 3}[world], out)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

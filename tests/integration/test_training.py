@@ -1,0 +1,255 @@
+"""Student training on real Ray Train and DeepSpeed, with a model of half a million weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from labels import Labels, rows
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.models import model_sha
+from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import StageRecords
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example
+
+pytestmark = pytest.mark.integration
+HERE = Path(__file__).parent
+Line = Mapping[str, Any]
+
+
+class Run:
+    """A run folder with a trainer, and what its training logs say."""
+
+    def __init__(self, folder: Path, model: str, on_line: Callable[[Line], None] | None = None, **student: Any) -> None:
+        self.files = Files(str(folder))
+        self.versions = VersionStore(self.files)
+        self.lines: list[Line] = []
+        config = Config.model_validate(
+            {
+                "task": {"name": "labels", "data": "x"},
+                "student": {"model": model, "learning_rate": 1e-3} | student,
+                "teacher": {"kind": "scripted", "model": "x"},
+                "run": {"name": "test"},
+                "cluster": {"device": "cpu", "threads": 1, "worker_start_timeout_s": 300},
+            }
+        )
+
+        def progress(line: Line) -> None:
+            self.lines.append(line)
+            if on_line:
+                on_line(line)
+
+        self.trainer = RayTrainer(config, Labels(), self.files.root, model, StageRecords(self.files), progress)
+
+    def version(self, examples: list[Example], parent: DatasetVersion | None = None) -> DatasetVersion:
+        iteration = parent.iteration + 1 if parent else 0
+        return self.versions.commit(examples, parent=parent, iteration=iteration, about={})
+
+    def said(self, event: str) -> list[Line]:
+        return [line for line in self.lines if line.get("event") == event]
+
+    def updates(self) -> list[int]:
+        return [line["update"] for line in self.lines if "event" not in line]
+
+
+ZERO3 = {"workers": 2, "zero_stage": 3, "global_batch_size": 8, "micro_batch_size": 2, "updates": 48, "checkpoint_every_updates": 12}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """D^0 and D^1 trained one after the other, as the loop does it, on 2 workers at ZeRO-3."""
+    run = Run(tmp_path_factory.mktemp("undisturbed"), tiny_model, **ZERO3)
+    first = run.version(rows(0, 21))
+    second = run.version(rows(21, 30), first)
+    students = [run.trainer.finetune(first, None), run.trainer.finetune(second, None)]
+    return {"run": run, "versions": [first, second], "students": students}
+
+
+def test_two_workers_at_zero_3(undisturbed: dict[str, Any], tiny_model: str) -> None:
+    metrics = undisturbed["students"][0].metrics
+    said = metrics["engine_report"]
+    assert (said["zero_stage"], said["world_size"], said["backend"]) == (3, 2, "gloo")
+    assert said["optimizer"] == "DeepSpeedZeroOptimizer_Stage3"
+    assert len({worker["pid"] for worker in said["workers"]}) == 2
+    assert (metrics["updates"], metrics["rows"], metrics["skipped_too_long"]) == (48, 21, 0)
+    assert metrics["loss_last"] < metrics["loss_first"] / 2
+    assert metrics["start_sha"] == model_sha(tiny_model)
+    assert undisturbed["run"].updates() == [*range(1, 49)] * 2
+
+
+def test_deepspeed_says_so_in_its_own_log(undisturbed: dict[str, Any]) -> None:
+    import ray
+
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    text = "".join(path.read_text(errors="replace") for path in logs.rglob("*work*"))
+    assert "ZeRO Stage 3" in text or "ZeRO stage 3" in text
+    assert "DeepSpeed Final Optimizer = DeepSpeedZeroOptimizer_Stage3" in text
+
+
+def test_the_student_loads_in_transformers(undisturbed: dict[str, Any]) -> None:
+    student = undisturbed["students"][0]
+    model = AutoModelForCausalLM.from_pretrained(student.path)
+    tokenizer = AutoTokenizer.from_pretrained(student.path)
+    assert model.dtype == torch.float32
+    ids = tokenizer(Labels().student_prompt(rows(0, 1)[0].input), return_tensors="pt").input_ids
+    answer = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :])
+    assert answer == " billing<|im_end|>"  # learned by heart, with the end
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<|im_start|>")
+
+
+def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_base(
+    undisturbed: dict[str, Any], tiny_model: str, tmp_path: Path
+) -> None:
+    """The same D^1 in a run that never trained iteration 0, with rank 1 killed: the same weights, bit by bit."""
+    killed: list[int] = []
+
+    def kill_rank_1(line: Line) -> None:
+        if line.get("event") == "checkpoint" and not killed:
+            killed.append(run.said("start")[0]["engine_report"]["workers"][1]["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    run = Run(tmp_path, tiny_model, kill_rank_1, **ZERO3)
+    first = run.version(rows(0, 21))
+    second = run.version(rows(21, 30), first)
+    assert second.id == undisturbed["versions"][1].id
+    student = run.trainer.finetune(second, None)
+    assert killed
+    starts = [line["update"] for line in run.said("start")]
+    assert starts[0] == 0 and len(starts) == 2
+    assert starts[1] >= 12 and starts[1] % 12 == 0  # a checkpoint, not the beginning
+    assert student.metrics["resumed_from_update"] == starts[1]
+    updates = run.updates()
+    assert updates.count(12) == 1 and updates[-1] == 48 and sorted(set(updates)) == [*range(1, 49)]
+    calm = undisturbed["students"]
+    assert calm[1].metrics["start_sha"] == student.metrics["start_sha"] == model_sha(tiny_model)
+    assert student.sha == calm[1].sha != calm[0].sha
+    assert not list(tmp_path.glob("train/*/"))  # checkpoints are gone
+
+
+def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, lines = undisturbed["run"], len(undisturbed["run"].lines)
+    assert run.trainer.finetune(undisturbed["versions"][0], None) == undisturbed["students"][0]
+    record = next(Path(run.files.root).glob("stages/train-000-*"))
+    content = json.loads(record.read_text())
+    record.unlink()  # as if the driver had died between the export and the record
+    again = run.trainer.finetune(undisturbed["versions"][0], None)
+    assert (again.sha, again.path) == (undisturbed["students"][0].sha, undisturbed["students"][0].path)
+    assert json.loads(record.read_text())["result"] == content["result"]
+    assert len(run.lines) == lines
+
+
+def test_running_out_of_memory_halves_the_micro_batch(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
+    """The address space of the worker is really limited, from outside, once it has started with 32 rows at once."""
+    limited: list[int] = []
+
+    def limit(line: Line) -> None:
+        if line.get("event") == "start" and not limited:
+            pid = line["engine_report"]["workers"][0]["pid"]
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + (16 << 20)
+            resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
+            limited.append(pid)
+
+    long = [Example(id=f"l-{n}", input=f"number {n}", output="my account " * 160 + str(n)) for n in range(32)]
+    run = Run(tmp_path, tiny_model, limit, global_batch_size=32, micro_batch_size=32, updates=4, max_failures=0)
+    student = run.trainer.finetune(run.version(long), None)
+    assert [line["micro_batch_size"] for line in run.said("start")] == [32, 16]
+    assert student.metrics["micro_batch_size"] == 16
+    assert student.metrics["updates"] == 4
+    assert student.metrics["tokens"] == 4 * sum(student_tokens(tiny_model, example) for example in long)  # the global batch stays
+
+
+def student_tokens(model: str, example: Example) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    task = Labels()
+    return len(tokenizer(task.student_prompt(example.input)).input_ids) + len(tokenizer(task.completion(example.output)).input_ids) + 1
+
+
+def test_rows_that_do_not_fit_are_the_users_business(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, tiny_model, max_length=8)
+    with pytest.raises(UserError, match=r"none of the 3 training rows fits into student.max_length=8 tokens"):
+        run.trainer.finetune(run.version(rows(0, 3)), None)
+
+
+@pytest.fixture(scope="module")
+def engine_cases(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What engine_cases.py computes on one and on two ranks, without Ray."""
+    out = tmp_path_factory.mktemp("engines")
+    for world in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, str(HERE / "engine_cases.py")]
+        ranks = [
+            subprocess.Popen(
+                [*command, str(rank), str(world), str(port), tiny_model, str(out)],
+                env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        texts = [rank.communicate(timeout=180)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0] * world, texts[0][-3000:]
+    return out
+
+
+def reference_gradient(model: str) -> tuple[dict[str, torch.Tensor], float]:
+    """The gradient of the batch's mean completion-token loss: row by row, no padding, no DeepSpeed."""
+    from engine_cases import ROWS
+
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    total = torch.zeros(())
+    for row in ROWS:
+        ids = torch.tensor([row.ids])
+        scores = plain(input_ids=ids).logits.log_softmax(-1)[0]
+        total = total - sum(scores[i - 1, row.ids[i]] for i in range(row.n_prompt, len(row.ids)))
+    loss = total / sum(len(row.ids) - row.n_prompt for row in ROWS)
+    loss.backward()
+    return {name: p.grad for name, p in plain.named_parameters()}, float(loss.detach())
+
+
+def test_neither_micro_batches_nor_workers_nor_zero_change_the_gradient(engine_cases: Path, tiny_model: str) -> None:
+    expected, loss = reference_gradient(tiny_model)
+    files = sorted(engine_cases.glob("gradient-*.pt"))
+    assert len(files) == 8
+    for file in files:
+        case = torch.load(file)
+        assert case["loss"] == pytest.approx(loss, rel=1e-5), file.name
+        assert case["tokens"] == 91 <= case["padded"]
+        for name, gradient in expected.items():
+            found = case["moments"][name] * 10  # Adam keeps a tenth of the first gradient
+            assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max(), f"{file.name} {name}"
+
+
+@pytest.mark.parametrize("case", ["lora-1-2", "lora-2-3"])
+def test_a_merged_adapter_computes_what_the_engine_did(engine_cases: Path, tiny_model: str, case: str) -> None:
+    from engine_cases import PROBE
+    from safetensors.torch import load_file
+
+    engine = torch.load(engine_cases / f"{case}.pt")
+    ids = torch.tensor(PROBE)
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(engine_cases / case)(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(tiny_model)(input_ids=ids).logits
+    assert (merged - engine).abs().max() < 1e-4
+    assert (merged - base).abs().max() > 1e-2  # the adapter does something
+    adapter = load_file(engine_cases / case / "adapter" / "adapter_model.safetensors")
+    assert sum("lora_B" in name for name in adapter) == 14
+    assert all(tensor.any() for tensor in adapter.values())

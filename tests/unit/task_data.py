@@ -1,0 +1,23 @@
+"""Where the real data for tests lies, and a skip with a reason where it does not."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATA = Path(os.environ.get("LLM2LLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+
+def real_rows(name: str) -> list[dict[str, Any]]:
+    path = DATA / name
+    if not path.is_file():
+        pytest.skip(f"no {path}: set LLM2LLM_DATA to the folder with the real data sets")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def real_folder(name: str) -> str:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no {DATA / name}: set LLM2LLM_DATA to the folder with the real data sets")
+    return str(DATA / name)

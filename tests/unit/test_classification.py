@@ -1,0 +1,145 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from task_data import real_rows
+
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.types import Draft, Example, Graded, Rejected
+
+TREC = {
+    "ABBR": "an abbreviation",
+    "DESC": "a description",
+    "ENTY": "a thing",
+    "HUM": "a person or group",
+    "LOC": "a place",
+    "NUM": "a number",
+}
+
+
+def question(number: int, text: str, label: str = "LOC") -> Example:
+    return Example(id=f"s-{number}", input=text, output=label)
+
+
+def trec() -> Classification:
+    return Classification(labels=TREC, item="question", question="Type")
+
+
+WRONG = Graded(example=question(9, "Where is Oslo ?"), completion=" HUM", answer="HUM", correct=False)
+PEERS = [question(1, "What county is Modesto in ?"), question(2, "Where\nis   Bern ?"), question(9, "Where is Oslo ?")]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_trec_gold_is_accepted(split: str) -> None:
+    task = trec()
+    for number, row in enumerate(real_rows(f"trec/{split}.jsonl")):
+        example = task.example(row, f"s-{number}")
+        completion = task.completion(example.output)
+        assert task.is_correct(example.output, completion)
+        assert task.group(example) == row["label"]
+        assert sum(task.is_correct(label, completion) for label in task.labels) == 1
+
+
+def test_completion_prompt_is_the_list_with_the_wrong_one_last() -> None:
+    prompt = trec().teacher_prompt(WRONG, PEERS, style="completion", count=3, show_wrong_answer=False)
+    assert prompt.text == (
+        "Questions whose type is LOC (a place):\n1. What county is Modesto in ?\n2. Where is Bern ?\n3. Where is Oslo ?\n4."
+    )
+    assert prompt.stop == ("\n\n", "\n7.", "\n7)")
+
+
+def test_one_item_stops_at_its_line_and_names_the_confusion() -> None:
+    prompt = trec().teacher_prompt(WRONG, [], style="completion", count=1, show_wrong_answer=True)
+    assert prompt.text == "Questions whose type is LOC (a place), easily mistaken for HUM:\n1. Where is Oslo ?\n2."
+    assert prompt.stop == ("\n",)
+
+
+def test_chat_prompt_shows_labels_mistake_and_form() -> None:
+    prompt = trec().teacher_prompt(WRONG, PEERS, style="chat", count=2, show_wrong_answer=False)
+    user = prompt.messages[-1].content
+    for label, description in TREC.items():
+        assert f"- {label}: {description}\n" in user
+    assert '"Where is Oslo ?"\nIts right label: LOC' in user
+    assert '- "Where\\nis   Bern ?"' in user
+    assert json.loads(user.rpartition("form: ")[2]) == {"examples": [{"text": "...", "label": "LOC"}]}
+    assert "HUM\n" not in user.partition("wrong:")[2]
+
+
+def test_labels_without_descriptions_leave_no_colon() -> None:
+    prompt = Classification(labels=["LOC", "HUM"]).teacher_prompt(WRONG, [], style="chat", count=1, show_wrong_answer=True)
+    user = prompt.messages[-1].content
+    assert "- LOC\n- HUM\n" in user and '''The student's wrong answer: "HUM"''' in user
+    assert "Write 1 new realistic request with the same label, LOC" in user
+
+
+def test_a_valid_label_that_is_not_the_mistakes_is_kept() -> None:
+    reply = '{"text": "Who is Ann ?", "label": "hum"}'
+    assert trec().parse(reply, WRONG, style="chat", count=1, cut=False) == [Draft(input="Who is Ann ?", output="HUM")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("", "malformed"),
+        ("[]", "malformed"),
+        ('{"examples": []}', "malformed"),
+        ('{"text": "bad \\ud800 text", "label": "LOC"}', "malformed"),
+        ('{"text": "a \\u0000 b", "label": "LOC"}', "malformed"),
+        ('{"text": "Where?<|im_end|>", "label": "LOC"}', "malformed"),
+        ('{"text": "...", "label": "LOC"}', "empty"),
+        ('{"text": "Where?", "label": "\\ud800"}', "unknown_label"),
+        ('{"text": "Where?", "label": "LOC", "score": NaN}', "malformed"),
+    ],
+)
+def test_chat_replies_that_are_no_row(reply: str, reason: str) -> None:
+    [item] = trec().parse(reply, WRONG, style="chat", count=2, cut=False)
+    assert isinstance(item, Rejected) and item.reason == reason
+    assert (item.text + item.detail).encode() is not None
+
+
+def test_reasoning_whose_opening_tag_was_in_the_prompt_is_removed() -> None:
+    reply = 'The label is {"text": "no"}.\n</think>\n{"text": "Where is Rome?", "label": "LOC"}'
+    assert trec().parse(reply, WRONG, style="chat", count=1, cut=False) == [Draft(input="Where is Rome?", output="LOC")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "cut", "expected"),
+    [
+        (" Where is the 3.5 mile road?\n3.5 miles\n5. Where?", False, ["Where is the 3.5 mile road?", "Where?"]),
+        (" Where is Rome?\n5.\n", True, ["Where is Rome?", "truncated"]),
+        ("4. Where is Rome?", False, ["empty", "Where is Rome?"]),
+        (' **"Where\'s Rome?"**', False, ["Where's Rome?"]),
+        (" <think>Hm", False, ["malformed"]),
+    ],
+)
+def test_list_replies(reply: str, cut: bool, expected: list[str]) -> None:
+    items = trec().parse(reply, WRONG, style="completion", count=3, cut=cut)
+    assert [item.input if isinstance(item, Draft) else item.reason for item in items] == expected
+
+
+def test_rows_are_read_with_the_sets_spelling_and_numbers_as_labels() -> None:
+    assert trec().example({"text": " Where? ", "label": "loc "}, "s-1") == question(1, "Where?")
+    assert Classification(labels=["0", "1"]).example({"text": "x", "label": 1}, "s").output == "1"
+    with pytest.raises(ValueError, match=r"label 'PLACE' is not in the set \(ABBR, DESC"):
+        trec().example({"text": "Where?", "label": "PLACE"}, "s-1")
+
+
+def test_labels_fixed_later_leave_the_first_task_as_it_was() -> None:
+    first = Classification(item="question")
+    assert first.answer(" LOC") is None
+    assert first.with_labels(["LOC"]).answer(" loc.") == "LOC"
+    assert first.labels == ()
+
+
+LABELS = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+@given(LABELS)
+def test_any_label_set_is_refused_or_told_apart(labels: list[str]) -> None:
+    try:
+        task = Classification(labels=labels)
+    except ValueError:
+        return
+    for label in task.labels:
+        assert task.answer(task.completion(label)) == label

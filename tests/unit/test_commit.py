@@ -1,0 +1,132 @@
+"""The commit gates: what a version may hold, whatever order the replies came in."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates, Refused
+from llm2llm_ray.augmentation.normal_form import same_text
+from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.types import Example, Lineage
+
+_SEED = Example(id="s-1", input="Where do I change my card?", output="billing")
+_LONG = "I was charged twice for the same order last week and nobody at your company has answered me yet"
+_TEST = Example(id="t-1", input=_LONG, output="refund", origin="seed")
+
+
+def _candidate(
+    text: str, output: str = "billing", *, seed_id: str = "s-1", ordinal: int = 0, attempt: int = 0, index: int = 0
+) -> Candidate:
+    lineage = Lineage(
+        seed_id=seed_id,
+        parent_id=seed_id,
+        iteration=ordinal,
+        ordinal=ordinal,
+        attempt=attempt,
+        wrong_answer="account",
+        prompt_sha="9f3c",
+        teacher="t",
+        sampling_seed=1,
+    )
+    return Candidate(input=text, output=output, lineage=lineage, index=index)
+
+
+def _gates(**settings: float) -> CommitGates:
+    return CommitGates([_SEED], [_TEST], AugmentationConfig(**settings), lambda output: output.strip().lower() or None)
+
+
+def _verdicts(gates: CommitGates, *candidates: Candidate) -> list[tuple[str, str]]:
+    return [
+        ("", outcome.example.id[:2])
+        if isinstance(outcome, Admitted)
+        else (outcome.rejected.reason, outcome.rejected.detail)
+        for outcome in gates.admit(candidates)
+    ]
+
+
+def test_each_reason_names_the_other_row() -> None:
+    assert _verdicts(_gates(), _candidate("where do I change my CARD")) == [("duplicate", "of s-1 (1.00)")]
+    assert _verdicts(_gates(), _candidate("My card: where do I change?")) == [("near_duplicate", "of s-1 (0.99)")]
+    assert _verdicts(_gates(), _candidate(_SEED.input, "account")) == [("conflicting_label", "of s-1 (1.00)")]
+    assert _verdicts(_gates(), _candidate(_LONG.upper())) == [("contaminated", "by t-1 (1.00)")]
+    assert _verdicts(_gates(), _candidate("Where is the newest invoice?")) == [("", "a-")]
+
+
+def test_the_answer_decides_a_conflict_not_its_wording() -> None:
+    assert _verdicts(_gates(), _candidate(_SEED.input, " BILLING")) == [("duplicate", "of s-1 (1.00)")]
+
+
+def test_dev_and_test_rows_are_kept_farther_off_than_rows() -> None:
+    changed = _LONG.replace("charged", "billed").replace("week", "month").replace("nobody", "none")
+    assert _verdicts(_gates(), _candidate(changed)) == [("contaminated", "by t-1 (0.85)")]
+    assert _verdicts(_gates(near_test=0.9), _candidate(changed)) == [("", "a-")]
+
+
+def test_contamination_comes_before_any_other_reason() -> None:
+    gates = CommitGates([_SEED], [_SEED], AugmentationConfig(), str.strip)
+    assert _verdicts(gates, _candidate(_SEED.input)) == [("contaminated", "by s-1 (1.00)")]
+
+
+def test_an_admitted_row_counts_against_the_next() -> None:
+    first, second = _candidate("Where is it?", ordinal=0), _candidate("where is it", ordinal=1)
+    own = first.example().id
+    assert _verdicts(_gates(), second, first) == [("", "a-"), ("duplicate", f"of {own} (1.00)")]
+    gates = _gates()
+    assert _verdicts(gates, first) == [("", "a-")]
+    assert _verdicts(gates, second) == [("duplicate", f"of {own} (1.00)")]
+
+
+def test_canonical_order_is_seed_ordinal_attempt_index() -> None:
+    candidates = [
+        _candidate(f"text number {name}", seed_id=seed_id, ordinal=ordinal, attempt=attempt, index=index)
+        for name, (seed_id, ordinal, attempt, index) in zip(
+            "abcde", [("s-1", 0, 0, 0), ("s-1", 0, 0, 1), ("s-1", 0, 1, 0), ("s-1", 10, 0, 0), ("s-2", 0, 0, 0)], strict=True
+        )
+    ]
+    seen = [outcome.candidate.input[-1] for outcome in _gates().admit(reversed(candidates))]
+    assert seen == list("abcde")
+
+
+def test_the_row_keeps_its_lineage_and_its_id_depends_on_it() -> None:
+    candidate = _candidate("Where is it?")
+    row = candidate.example()
+    assert (row.input, row.output, row.origin, row.lineage) == ("Where is it?", "billing", "augmented", candidate.lineage)
+    # printf '["s-1", 0, 0, 0, "Where is it?", "billing"]' | sha256sum: another recipe would rename stored rows.
+    assert row.id == "a-b05ce5a12c79b65e"
+    variants = [
+        _candidate("Where is it?", ordinal=1),
+        _candidate("Where is it?", attempt=1),
+        _candidate("Where is it?", index=1),
+        _candidate("Where is it?", seed_id="s-2"),
+        _candidate("Where is it?", "account"),
+        _candidate("Where is that?"),
+    ]
+    assert len({row.id, *(variant.example().id for variant in variants)}) == 7
+
+
+_CANDIDATES = st.lists(
+    st.builds(
+        _candidate,
+        st.text("ab 1", min_size=1, max_size=6) | st.text(min_size=1, max_size=12),
+        st.sampled_from(["billing", "account"]),
+        seed_id=st.sampled_from(["s-1", "s-2"]),
+        ordinal=st.integers(0, 2),
+        attempt=st.integers(0, 2),
+        index=st.integers(0, 2),
+    ),
+    max_size=10,
+)
+
+
+@given(_CANDIDATES, st.randoms(use_true_random=False))
+def test_arrival_order_changes_nothing_and_no_text_stands_twice(candidates: list[Candidate], draw: random.Random) -> None:
+    outcomes = list(_gates().admit(candidates))
+    assert outcomes == list(_gates().admit(draw.sample(candidates, len(candidates))))
+    admitted = [outcome.example for outcome in outcomes if isinstance(outcome, Admitted)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    assert len(admitted) + len(refused) == len(candidates)
+    for position, row in enumerate(admitted):
+        for other in [_SEED, _TEST, *admitted[:position]]:
+            # Rows without a visible character are the empty gate's business.
+            assert not row.input.split() or not same_text(row.input, other.input)

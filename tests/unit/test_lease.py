@@ -1,0 +1,65 @@
+"""The run's lease: one live process at a time, free again however its holder ended."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.storage.lease import run_lease
+
+REPO = Path(__file__).parents[2]
+HOLDER = """
+import sys
+from llm2llm_ray.storage.lease import run_lease
+with run_lease({root!r}):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    code = HOLDER.format(root=str(tmp_path / "run"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def test_a_second_driver_is_told_who_drives(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    who = rf"run .*/run is being driven by pid {holder.pid} on host \S+ since 20"
+    with pytest.raises(UserError, match=who) as caught, run_lease(str(tmp_path / "run")):
+        pytest.fail("two processes hold the run")
+    assert "stop it or wait" in str(caught.value)
+    # The refusal did not damage the holder's note: the next one is told the same.
+    with pytest.raises(UserError, match=f"pid {holder.pid} "), run_lease(str(tmp_path / "run")):
+        pass
+
+
+def test_a_killed_holders_run_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait(timeout=60)
+    assert str(holder.pid) in (tmp_path / "run" / "lease").read_text()
+    with run_lease(str(tmp_path / "run")):
+        assert str(os.getpid()) in (tmp_path / "run" / "lease").read_text()
+
+
+def test_a_lease_ends_with_its_block_also_on_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyError), run_lease(str(tmp_path)):
+            raise KeyError
+    by_me = pytest.raises(UserError, match=f"pid {os.getpid()} ")
+    with run_lease(f"file://{tmp_path}"), by_me, run_lease(str(tmp_path)):
+        pytest.fail("held twice")
+
+
+def test_other_runs_are_not_held(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with run_lease(str(tmp_path / "another")):
+        assert holder.poll() is None

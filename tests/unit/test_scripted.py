@@ -1,0 +1,135 @@
+"""Scripted teacher and student: pure functions of what they are asked."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.teacher.scripted import ScriptedStudent, ScriptedTeacher
+from llm2llm_ray.types import Message, Prompt, Reply
+
+_SCRIPT = [
+    {"match": "billing", "reply": "b0"},
+    {"match": "billing", "reply": "b1", "finish_reason": "length"},
+    {"match": "billing of cards", "reply": "c0"},
+    {"reply": "free0"},
+    {"reply": "free1"},
+    {"reply": "free2"},
+]
+
+
+def _ask(teacher: ScriptedTeacher, text: str, seed: int = 0, temperature: float = 1.0) -> Reply:
+    return asyncio.run(teacher.ask(Prompt(text=text), temperature=temperature, top_p=1.0, max_tokens=9, seed=seed))
+
+
+def test_lines_with_one_match_take_turns_by_seed() -> None:
+    teacher = ScriptedTeacher(_SCRIPT)
+    assert [_ask(teacher, "write billing", seed).text for seed in (0, 1, 2, 7)] == ["b0", "b1", "b0", "b1"]
+    assert _ask(teacher, "write billing", 1).finish_reason == "length"
+    assert _ask(teacher, "write billing of cards", 1).text == "c0"
+
+
+def test_without_a_match_prompt_and_seed_choose_among_the_free_lines() -> None:
+    teacher = ScriptedTeacher(_SCRIPT)
+    chosen = [_ask(teacher, f"prompt {k % 10}", k // 10).text for k in range(60)]
+    assert set(chosen) == {"free0", "free1", "free2"}
+    assert chosen == [_ask(ScriptedTeacher(_SCRIPT), f"prompt {k % 10}", k // 10).text for k in range(60)]
+
+
+@given(st.text(), st.integers(0, 2**31 - 1))
+def test_state_and_settings_change_nothing(text: str, seed: int) -> None:
+    used = ScriptedTeacher(_SCRIPT)
+    _ask(used, "something else", 3)
+    assert _ask(used, text, seed, temperature=0.0) == _ask(ScriptedTeacher(_SCRIPT), text, seed)
+
+
+def test_no_line_that_fits_is_an_error_reply() -> None:
+    reply = _ask(ScriptedTeacher(_SCRIPT[:3]), "account")
+    assert (reply.finish_reason, reply.error, reply.text) == ("error", "no_scripted_reply", "")
+
+
+def test_messages_are_matched_like_text_and_tokens_are_words() -> None:
+    prompt = Prompt(messages=(Message(role="system", content="You write"), Message(role="user", content="one billing")))
+    reply = asyncio.run(ScriptedTeacher(_SCRIPT).ask(prompt, temperature=1, top_p=1, max_tokens=1, seed=0))
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("b0", 4, 1)
+
+
+def test_file_latency_and_log(tmp_path: Path) -> None:
+    script, log = tmp_path / "replies.jsonl", tmp_path / "asked.jsonl"
+    script.write_text('{"reply": "eins\\u2028zwei"}\n\n{"match": "ä", "reply": "ö"}\n', encoding="utf-8")
+    teacher = ScriptedTeacher(script, latency_s=0.2, log_path=log)
+
+    async def both() -> list[Reply]:
+        asked = [teacher.ask(Prompt(text=t), temperature=1, top_p=1, max_tokens=1, seed=5) for t in ("ä", "x", "x")]
+        return list(await asyncio.gather(*asked))
+
+    start = time.monotonic()
+    replies = asyncio.run(both())
+    assert 0.2 <= time.monotonic() - start < 0.6  # at the same time, not one after the other
+    assert [r.text for r in replies] == ["ö", "eins\u2028zwei", "eins\u2028zwei"]
+    assert replies[0].model == "scripted:replies.jsonl"
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["seed"] for line in logged] == [5, 5, 5]
+    shas = [line["prompt_sha"] for line in logged]
+    assert len(set(shas)) == 2 and shas[1] == shas[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"reply": "a"', ":2: not valid JSON"),
+        ('["a"]', ":2: expected an object"),
+        ('{"match": "a"}', ":2: reply: required, but missing"),
+        ('{"reply": "a", "seed": 1}', ":2: seed: unknown field; known here: finish_reason, match, reply"),
+        ('{"reply": 3}', ":2: reply: expected text, found 3"),
+        ('{"reply": "a", "finish_reason": "done"}', ":2: finish_reason: write stop or length, found 'done'"),
+    ],
+)
+def test_a_bad_script_names_file_line_and_field(tmp_path: Path, line: str, message: str) -> None:
+    script = tmp_path / "replies.jsonl"
+    script.write_text(f'{{"reply": "fine"}}\n{line}\n')
+    with pytest.raises(UserError) as error:
+        ScriptedTeacher(script)
+    assert f"{script}{message}" in str(error.value)
+
+
+def test_missing_and_empty_scripts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jsonl: cannot be read"):
+        ScriptedTeacher(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match=r"empty\.jsonl: no replies"):
+        ScriptedTeacher(tmp_path / "empty.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"binary\.jsonl: not UTF-8"):
+        ScriptedTeacher(tmp_path / "binary.jsonl")
+
+
+def test_student_answers_by_generation() -> None:
+    student = ScriptedStudent(
+        [
+            {"input": "Request: refund\nIntent:", "answers": [" account", " billing"]},
+            {"input": "refund", "answers": ["part"]},
+            {"input": "und", "answers": ["shorter part"]},
+        ]
+    )
+    assert [student.answer("Request: refund\nIntent:", g) for g in (0, 1, 2)] == [" account", " billing", " billing"]
+    assert student.answer("Request: my refund\nIntent:", 0) == "part"
+    assert student.answer("Request: other\nIntent:", 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"input": "a"}, "reply 1: answers: required"),
+        ({"input": "a", "answers": []}, "reply 1: answers: expected a list of texts"),
+        ({"input": "", "answers": ["a"]}, "reply 1: input: expected text"),
+    ],
+)
+def test_a_bad_student_script(record: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ScriptedStudent([record])
