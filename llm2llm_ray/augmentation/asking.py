@@ -71,7 +71,7 @@ class Augment:
 
     async def __call__(self, row: dict[str, Any], ask: Asker) -> dict[str, Any]:
         if row["correct"] or row["error"]:
-            return row | UNTOUCHED
+            return {**row, **UNTOUCHED}
         mistake = graded(row)
         found: list[Candidate] = []
         rejected: list[dict[str, Any]] = []

@@ -39,9 +39,7 @@ class Candidate:
     def example(self) -> Example:
         """The row this candidate becomes. Its id depends on nothing but what the row is and which request made it."""
         digest = sha256(dumps(self.order, ensure_ascii=True).encode()).hexdigest()
-        return Example(
-            id=f"a-{digest[:16]}", input=self.input, output=self.output, origin="augmented", lineage=self.lineage
-        )
+        return Example(id=f"a-{digest[:16]}", input=self.input, output=self.output, origin="augmented", lineage=self.lineage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ without a loss); and the loss of an update is the mean over the completion token
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def split(batch: Sequence[int], lengths: Sequence[int], *, workers: int, micro: 
     passes = math.ceil(len(ordered) / (workers * micro))
     parts = passes * workers
     bounds = [math.ceil(i * len(ordered) / parts) for i in range(parts + 1)]
-    groups = [ordered[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    groups = [ordered[a:b] for a, b in itertools.pairwise(bounds)]
     return [groups[p * workers : (p + 1) * workers] for p in range(passes)]
 
 

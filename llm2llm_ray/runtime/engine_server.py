@@ -21,7 +21,7 @@ from llm2llm_ray.runtime.weights import node_local
 class EngineServer(LLMServer):
     """`ray.serve.llm`'s server plus `ask` and `load`; token ids in, so that there is one tokenisation in the project."""
 
-    async def __init__(self, llm_config: Any, *, weights_sha: str) -> None:
+    async def __init__(self, llm_config: Any, *, weights_sha: str) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(llm_config)
         self._sha = weights_sha
         self._open = 0
@@ -45,12 +45,9 @@ class EngineServer(LLMServer):
             try:
                 params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
                 stream = self.engine._engine_client.generate(TokensPrompt(prompt_token_ids=list(token_ids)), params, request_id)
-                final = None
-                async for final in stream:
-                    pass
+                final = [output async for output in stream][-1]  # FINAL_ONLY: there is one
             except (VLLMValidationError, ValueError) as error:
                 return {"error": f"refused: {error}", "weights_sha": self._sha, "replica": self._replica}
-            assert final is not None
             answer = final.outputs[0]
             return {
                 "text": answer.text,

@@ -21,6 +21,8 @@ from llm2llm_ray.runtime.engine_server import EngineServer
 RUN_MARK = "LLM2LLM_RUN"
 """Environment variable that marks every process of a run; `cleanup` recognises what a dead run left behind by it."""
 
+LOAD_TIMEOUT_S = 600
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
@@ -72,10 +74,9 @@ def engine_handle(app: str) -> DeploymentHandle:
     return serve.get_app_handle(app)
 
 
-async def load_weights(app: str, path: str, sha: str) -> list[dict[str, Any]]:
+def load_weights(app: str, path: str, sha: str) -> list[dict[str, Any]]:
     """Load weights into every replica of `app`; the broadcast runs only because its results are awaited."""
-    response = engine_handle(app).broadcast("load", path, sha)
-    return list(await response.results_async())
+    return list(engine_handle(app).broadcast("load", path, sha).results(timeout_s=LOAD_TIMEOUT_S))
 
 
 def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> LLMConfig:

@@ -22,6 +22,7 @@ from llm2llm_ray.runtime import batching
 from llm2llm_ray.runtime.deepspeed_config import Device
 from llm2llm_ray.runtime.export import export_student
 from llm2llm_ray.runtime.models import resolve_model
+from llm2llm_ray.runtime.tokens import Row, encode_rows
 from llm2llm_ray.runtime.training_engine import Progress, engine_report, prepare_process, restore, save, start_engine
 from llm2llm_ray.runtime.training_log import TrainingLog
 from llm2llm_ray.runtime.weights import node_local
@@ -73,7 +74,7 @@ class Training:
 
     student: StudentConfig
     engine: Any
-    rows: list[batching.Row]
+    rows: list[Row]
     pad_id: int
     micro: int
     rank: int
@@ -115,7 +116,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
     start = node_local(job.start, job.start_sha) if "://" in job.start else resolve_model(job.start)
     tokenizer = AutoTokenizer.from_pretrained(start)
     pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for text, answer in read_rows(job.files, job.parts)]
-    rows, skipped = batching.encode_rows(tokenizer, pairs, student.max_length)
+    rows, skipped = encode_rows(tokenizer, pairs, student.max_length)
     if not rows:
         return {"user_error": f"none of the {len(pairs)} training rows fits into student.max_length={student.max_length} tokens"}
     workers = context.get_world_size()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
 import ray
 
 from llm2llm_ray.errors import StreamConsumed
@@ -45,12 +46,18 @@ class RayGraded:
             raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
         self.consumed = True
         self.prepare()
+        if self.solve.progress is not None:
+            self.solve.progress.expect.remote(sum(self._rows_in(part) for part in self.parts))
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.parts], columns=ROW_COLUMNS, ray_remote_args={"num_cpus": 0.1}
         ).repartition(target_num_rows_per_block=self.rows_per_block)
         for spec in (self.solve, *further):
             dataset = ask_stage(dataset, spec, self.rows_per_block)
         dataset.write_parquet(self.files.absolute(folder), ray_remote_args={"num_cpus": 0.1})
+
+    def _rows_in(self, part: str) -> int:
+        with self.files.open_input(part) as stream:
+            return pq.read_metadata(stream).num_rows
 
 
 @dataclass(frozen=True, kw_only=True)

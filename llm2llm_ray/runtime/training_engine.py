@@ -79,9 +79,7 @@ def start_engine(start: str, student: StudentConfig, *, device: Device, workers:
     if student.method == "lora":
         model = _with_adapter(model, student)
     model.train()
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=_optimizer(model, student), config=config, dist_init_required=False
-    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=_optimizer(model, student), config=config, dist_init_required=False)
     return engine
 
 
@@ -116,7 +114,7 @@ def _optimizer(model: Any, student: StudentConfig) -> torch.optim.Optimizer:
     # Under ZeRO-3 a parameter's own shape is empty; `ds_shape` has the real one.
     matrices = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) > 1]
     vectors = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=student.learning_rate, weight_decay=student.weight_decay
     )

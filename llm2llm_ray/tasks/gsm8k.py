@@ -130,7 +130,7 @@ class Gsm8k(Task):
         if unclosed:
             return [reject("truncated" if cut else "malformed", "unclosed reasoning", reply)]
         if not text.strip():
-            return [reject("empty", "empty reply")]
+            return [reject("truncated" if cut else "empty", "empty reply")]
         if style == "completion" and not _QUESTION.match(text.lstrip()):
             text = f"Question:{text}"
         first = _FIRST_QUESTION.search(text)

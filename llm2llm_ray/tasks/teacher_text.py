@@ -13,11 +13,13 @@ from typing import NoReturn
 
 from llm2llm_ray.types import Rejected
 
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(r"^[ \t]*\d{1,3}[.)](?!\d)", re.MULTILINE)
 _LINE = re.compile(r"\S[^\r\n]*")
 _FENCE = re.compile(r"```[a-z]*[ \t]*\r?\n(?P<body>.*?)(?:\r?\n[ \t]*```)?", re.DOTALL | re.IGNORECASE)
-_ROLE_TAG = re.compile(r"<\|[^<>\n]{0,40}\|>|</?(?:think|s|eos|bos|start_of_turn|end_of_turn)>|\[/?INST\]", re.IGNORECASE)
+_ROLE_TAG = re.compile(
+    r"<\|[^<>\n]{0,40}\|>|</?(?:think|thinking|s|eos|bos|start_of_turn|end_of_turn)>|\[/?INST\]", re.IGNORECASE
+)
 _CODE = re.compile(r"\{|\[\s*[\[{\"']|```")
 _PAIRS = (
     ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"),
@@ -37,8 +39,8 @@ def without_reasoning(reply: str) -> tuple[str, bool]:
     Some chat templates put the opening tag into the prompt: then all before the first `</think>` is reasoning.
     """
     text = _THOUGHT.sub("", reply)
-    opened = re.search(r"<think>", text, re.IGNORECASE)
-    closed = re.search(r"</think>", text, re.IGNORECASE)
+    opened = re.search(r"<think(?:ing)?>", text, re.IGNORECASE)
+    closed = re.search(r"</think(?:ing)?>", text, re.IGNORECASE)
     if opened:
         return text[: opened.start()], True
     return (text[closed.end() :] if closed else text), False

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 _BURST_MINUTES = 0.1
 """What may go out at once: providers enforce their minute in slices of seconds."""
 
+_INSTANT_S = 1e-6
+"""Shorter waits are rounding: a clock may not even move by them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
@@ -35,7 +38,8 @@ class _Bucket:
         self._level = min(self._capacity, self._level + (now - self._updated) * self._per_second)
         self._updated = now
         missing = min(amount, self._capacity) - self._level
-        return max(0.0, missing / self._per_second)
+        wait = missing / self._per_second
+        return wait if wait > _INSTANT_S else 0.0
 
     def take(self, amount: float) -> None:
         self._level = min(self._capacity, self._level - amount)

@@ -176,7 +176,8 @@ class OpenAITeacher:
                 response = await send(**request)
                 return str(response.text)
         except APIStatusError as error:
-            message = self._clean(f"HTTP {error.status_code}: {error.message}")
+            reason = error.message.removeprefix(f"Error code: {error.status_code} - ")
+            message = self._clean(f"HTTP {error.status_code}: {reason}")
             return _Failure(error.status_code, message, _retry_after_s(error.response.headers), str(error.code or ""))
         except (TimeoutError, APITimeoutError):
             return _Failure(None, f"no answer within {self._config.timeout_s:g} s")

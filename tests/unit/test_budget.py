@@ -1,7 +1,7 @@
 """The teacher budget: calls exactly, tokens and money up to what was in flight, the same after a resume."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.config import BudgetConfig
@@ -12,9 +12,7 @@ from llm2llm_ray.types import Reply
 
 def _reply(prompt_tokens: int = 10, completion_tokens: int = 5, error: str = "") -> Reply:
     finish = "error" if error else "stop"
-    return Reply(
-        text="", finish_reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, error=error
-    )
+    return Reply(text="", finish_reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, error=error)
 
 
 def test_calls_in_flight_count() -> None:
@@ -44,9 +42,7 @@ def test_tokens_stop_before_the_next_call_only() -> None:
 
 
 def test_money_from_both_prices() -> None:
-    budget = Budget(
-        BudgetConfig(money=1.0, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=8.0)
-    )
+    budget = Budget(BudgetConfig(money=1.0, price_per_million_prompt_tokens=2.0, price_per_million_completion_tokens=8.0))
     budget.reserve()
     budget.spend(_reply(100_000, 50_000))
     assert budget.money == pytest.approx(0.6)
@@ -78,12 +74,14 @@ def test_spend_without_reserve_is_our_mistake() -> None:
         Budget(BudgetConfig()).spend(_reply())
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(_reply, st.integers(0, 10**9), st.integers(0, 10**9))), st.randoms(use_true_random=False))
 def test_a_resumed_run_has_spent_the_same_in_any_order(replies, draw):  # type: ignore[no-untyped-def]
-    config = BudgetConfig(calls=1000, money=9.5, price_per_million_prompt_tokens=0.1, tokens=10**12)
+    config = BudgetConfig(calls=10**6, money=1e9, price_per_million_prompt_tokens=0.1, tokens=10**15)
     live, resumed = Budget(config), Budget(config)
     for reply in replies:
-        live._count(reply)
+        live.reserve()
+        live.spend(reply)
     resumed.replay(draw.sample(replies, len(replies)))
     assert live.remaining() == resumed.remaining()
     assert live.describe() == resumed.describe()

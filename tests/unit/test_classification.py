@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from task_data import real_rows
 
@@ -135,6 +135,7 @@ def test_labels_fixed_later_leave_the_first_task_as_it_was() -> None:
 LABELS = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4)
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(LABELS)
 def test_any_label_set_is_refused_or_told_apart(labels: list[str]) -> None:
     try:

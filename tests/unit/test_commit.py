@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates, Refused
@@ -38,9 +38,7 @@ def _gates(**settings: float) -> CommitGates:
 
 def _verdicts(gates: CommitGates, *candidates: Candidate) -> list[tuple[str, str]]:
     return [
-        ("", outcome.example.id[:2])
-        if isinstance(outcome, Admitted)
-        else (outcome.rejected.reason, outcome.rejected.detail)
+        ("", outcome.example.id[:2]) if isinstance(outcome, Admitted) else (outcome.rejected.reason, outcome.rejected.detail)
         for outcome in gates.admit(candidates)
     ]
 
@@ -119,6 +117,7 @@ _CANDIDATES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_CANDIDATES, st.randoms(use_true_random=False))
 def test_arrival_order_changes_nothing_and_no_text_stands_twice(candidates: list[Candidate], draw: random.Random) -> None:
     outcomes = list(_gates().admit(candidates))

@@ -1,7 +1,7 @@
 """Each stateless gate by what it must stop and what it must let through."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation.gates import check
@@ -146,6 +146,7 @@ def test_the_first_reason_counts_and_the_text_is_kept() -> None:
     assert rejected == Rejected(reason="malformed", detail="character U+0000", text="a\x00 " * 20)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_no_text_raises_and_what_passes_is_whole(text: str, output: str) -> None:
     rejected = check(Draft(input=text, output=output), _MISTAKE, Intents(), _SETTINGS)

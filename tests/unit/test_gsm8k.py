@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from task_data import real_rows
 
@@ -69,11 +69,13 @@ def test_only_number(line: str, value: Fraction | None) -> None:
     assert only_number(line) == value
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(st.fractions(max_denominator=10**6))
 def test_a_number_is_read_back_as_written(value: Fraction) -> None:
     assert only_number(written(value)) == value
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(st.integers(), st.integers(0, 999))
 def test_thousands_and_trailing_zeros_change_nothing(whole: int, thousandths: int) -> None:
     task = Gsm8k()

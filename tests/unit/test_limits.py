@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.teacher.limits import RateLimit
@@ -109,6 +109,7 @@ def test_one_who_gives_up_waiting_takes_nothing() -> None:
     assert clock.now == 106.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 120), max_size=80), st.integers(1, 300), st.integers(1200, 5000))
 def test_never_more_than_the_promise(amounts: list[int], requests: int, tokens: int) -> None:
     limit, clock = _limit(requests, tokens)

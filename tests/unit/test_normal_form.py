@@ -4,7 +4,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation.normal_form import numbers, same_text, words
@@ -63,6 +63,7 @@ def test_numbers_come_in_order_with_quantities() -> None:
 _WORDS = st.lists(st.text(st.characters(categories=["L"]), min_size=1, max_size=8), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(_WORDS, st.lists(st.sampled_from([" ", "\n", "\u00a0 ", "! ", ", ", " ("]), min_size=12, max_size=12))
 def test_separators_and_unicode_form_do_not_count(parts: list[str], separators: list[str]) -> None:
     plain = " ".join(parts)
@@ -71,11 +72,13 @@ def test_separators_and_unicode_form_do_not_count(parts: list[str], separators: 
     assert same_text(plain, unicodedata.normalize("NFD", plain))
 
 
+@settings(deadline=None)
 @given(st.text(string.printable))
 def test_case_does_not_count(text: str) -> None:
     assert same_text(text, text.upper())
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_words_unless_blank(text: str) -> None:
     assert bool(words(text)) == bool(text.split())

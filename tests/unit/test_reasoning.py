@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation.reasoning import split_reasoning
@@ -36,6 +36,7 @@ def test_reasoning_kept_apart_by_the_service_comes_first() -> None:
 _PIECES = st.lists(st.sampled_from(["<think>", "</think>", "word", " ", "\n", "<thinking>"]) | st.text(max_size=8))
 
 
+@settings(deadline=None)
 @given(_PIECES.map("".join))
 def test_no_tag_and_no_invented_text(text: str) -> None:
     answer, reasoning = split_reasoning(text)

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.errors import UserError
@@ -139,6 +139,7 @@ def test_a_mapping_of_a_field_that_is_none_is_refused(tmp_path: Path) -> None:
     assert message.startswith("task.columns: txt: no such field; did you mean text?")
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_any_file_gives_rows_or_a_complaint(tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes) -> None:
@@ -150,6 +151,7 @@ def test_any_file_gives_rows_or_a_complaint(tmp_path_factory: pytest.TempPathFac
         assert f"any{suffix}" in str(error)
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(st.text())
 def test_a_shown_value_is_one_short_line(text: str) -> None:
     assert len(shown(text)) <= 60 and len(shown(text).splitlines()) <= 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm2llm_ray.tasks as tasks
@@ -156,6 +156,7 @@ def test_what_describes_a_task_has_a_fingerprint(sample: Sample) -> None:
     assert fingerprint(dict(sample.task.describe()))
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(reply=st.text(), style=st.sampled_from(STYLES), count=st.integers(1, 3), cut=st.booleans())
 @pytest.mark.parametrize("make", [classification, gsm8k])
 def test_parse_never_raises(make, reply: str, style: str, count: int, cut: bool) -> None:  # type: ignore[no-untyped-def]
@@ -175,12 +176,14 @@ JSON = '{"examples": {"text": "label": "billing" " , [ ] } \\ud800 NaN'
 PIECES = st.lists(st.sampled_from([*MARKS.split(), *JSON.split(), "\n", " ", "\0", "\ud800"])).map("".join)
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(reply=PIECES, style=st.sampled_from(STYLES), cut=st.booleans())
 @pytest.mark.parametrize("make", [classification, gsm8k])
 def test_parse_never_raises_on_nearly_right_replies(make, reply: str, style: str, cut: bool) -> None:  # type: ignore[no-untyped-def]
     test_parse_never_raises.hypothesis.inner_test(make, reply, style, 3, cut)
 
 
+@settings(deadline=None)  # other work shares the cores
 @given(completion=st.text() | PIECES, output=st.text() | PIECES)
 @pytest.mark.parametrize("task", [classification().task, gsm8k().task], ids=["classification", "gsm8k"])
 def test_the_grader_never_raises(task: Task, completion: str, output: str) -> None:

@@ -1,0 +1,69 @@
+"""The command line: parses and delegates. Exit codes: 0 done, 2 the user's mistake, 1 ours, 143 stopped on request."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llm2llm_ray.config_file import load_config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.tasks import TASKS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+_errors = Console(stderr=True, highlight=False, markup=False)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run (see jobs/).")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.field=value; may be given again.")]
+
+
+@app.command()
+def run(config: ConfigFile, set_: Overrides = None) -> None:
+    """Run the loop; the same command again goes on where it stopped."""
+    resolved = load_config(config, set_)
+    from llm2llm_ray.progress import Progress
+    from llm2llm_ray.runtime.launch import Interrupted, launch
+    from llm2llm_ray.summary import render
+
+    with Progress(resolved) as progress:
+        try:
+            report = launch(resolved, config.parent, progress.show)
+        except Interrupted as stopped:
+            progress.close()
+            _errors.print(str(stopped))
+            raise typer.Exit(143) from None
+    render(report, resolved, Console())
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile, model: Annotated[str, typer.Option(help="Model folder or id to examine.")], set_: Overrides = None
+) -> None:
+    """Read the test set with one model: a folder under <run>/students, or any other."""
+    resolved = load_config(config, set_)
+    from llm2llm_ray.progress import Progress
+    from llm2llm_ray.runtime.examine import examine
+    from llm2llm_ray.summary import render_exam
+
+    with Progress(resolved) as progress:
+        told = examine(resolved, config.parent, model, progress.show)
+    render_exam(told, Console())
+
+
+@app.command()
+def tasks() -> None:
+    """The built-in tasks: columns, metric, what they are."""
+    console = Console(highlight=False)
+    for task in TASKS.values():
+        console.print(f"[bold]{task.name}[/]  columns: {', '.join(task.columns)}  metric: {task.metric}\n    {task.about}")
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        _errors.print(f"error: {error}")
+        sys.exit(2)

@@ -1,0 +1,60 @@
+"""Everything that can be wrong with a run's inputs and can be seen without Ray or a model: checked first, in one place.
+
+Each failure is one UserError naming file, field, value and remedy. What needs a tokenizer or a device is checked by
+`runtime.launch`, still before any engine starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.tasks import load_task
+from llm2llm_ray.tasks.splits import Splits, load_splits
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.teacher.openai_client import OpenAITeacher
+from llm2llm_ray.teacher.scripted import ScriptedStudent, ScriptedTeacher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    task: Task
+    splits: Splits
+
+
+def check(config: Config, base_dir: str | Path) -> Checked:
+    """Load task and rows, look at everything, reach the teacher service once. Raises UserError."""
+    task, splits = load_splits(config.task, load_task(config.task.name, config.task.options), base_dir=base_dir)
+    if config.evaluation.error_source == "dev" and not splits.dev:
+        raise UserError(
+            "evaluation.error_source: dev needs labelled dev rows, but task.data has no dev file; name one in task.dev or use "
+            "evaluation.error_source=seed"
+        )
+    if config.evaluation.test and not splits.test:
+        raise UserError(
+            "evaluation.test is on, but task.data has no test file; name one in task.test, or set evaluation.test=false to run "
+            "without a final accuracy"
+        )
+    _teacher(config)
+    if config.evaluation.recorded_answers:
+        ScriptedStudent(config.evaluation.recorded_answers)
+    return Checked(task=task, splits=splits)
+
+
+def _teacher(config: Config) -> None:
+    teacher = config.teacher
+    if teacher.kind == "scripted":
+        ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
+    elif teacher.kind == "openai":
+
+        async def probe() -> None:
+            client = OpenAITeacher(teacher)
+            try:
+                await client.probe(temperature=teacher.temperature, top_p=teacher.top_p)
+            finally:
+                await client.aclose()
+
+        asyncio.run(probe())

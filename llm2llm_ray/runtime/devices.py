@@ -1,0 +1,45 @@
+"""What this Ray cluster computes on, and connecting to it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import ray
+
+from llm2llm_ray.config import ClusterConfig
+from llm2llm_ray.errors import UserError
+
+Device = Literal["cpu", "gpu"]
+NAMESPACE = "llm2llm"
+_LOGICAL_CPUS = 4  # on a laptop: engines and data actors ask for tenths, a training worker for one
+
+
+def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
+    """Join the configured (or the surrounding job's) cluster, or start one here. Returns whether it is ours to stop."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "WARNING"}
+    if address:
+        ray.init(address=address, runtime_env={"env_vars": env}, **common)
+        return False
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # engine processes die with their replica
+    ray.init(
+        address="local",
+        num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        runtime_env={"env_vars": env},
+        **common,
+    )
+    return True
+
+
+def device_of(cluster: ClusterConfig) -> Device:
+    """cpu or gpu, as asked for or as found; UserError when GPUs are asked for and there are none."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if cluster.device == "gpu" and not gpus:
+        raise UserError(
+            "cluster.device: gpu was asked for, but this Ray cluster has no GPU; use cluster.device=cpu (or auto), or name a "
+            "cluster that has one in cluster.address"
+        )
+    return "gpu" if cluster.device != "cpu" and gpus else "cpu"

@@ -1,0 +1,149 @@
+"""The driver actor: owns the loop and the dataset versions of one run; all its state is in storage.
+
+Named, owned by the entrypoint (so the job's end is its end), restartable: a restarted driver runs the same loop again, whose
+finished stages are recorded. It holds handles and counts, never rows of the stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from llm2llm_ray.algorithm import llm2llm
+from llm2llm_ray.runtime.engines import start_engines
+from llm2llm_ray.runtime.evidence import collect
+from llm2llm_ray.runtime.exams import Exams
+from llm2llm_ray.runtime.parts import Inputs, Parts
+from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
+from llm2llm_ray.versioning import RecordedVersions
+
+
+class Driver:
+    """Made an actor where it is launched. Methods run on threads of their own: `status` answers while `run` works."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._files = Files(inputs.run_root)
+        self._store = VersionStore(self._files)
+        self._events = Events(self._files)
+        self._stopping = threading.Event()
+        self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
+        self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def run(self) -> dict[str, Any]:
+        """Run the loop to its end and the exams after it; returns the report. Running it again repeats nothing."""
+        quiet_data_context()
+        parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
+        config = self._inputs.config
+        self._stage("engines", 0)
+        started = time.time()
+        specs = parts.engine_specs()
+        start_engines(specs, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
+        engine_seconds = time.time() - started
+        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1))
+        seeds = self._inputs.seeds
+        trainer = RayTrainer(
+            config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
+            self._training_line,
+        )  # fmt: skip
+        iterations = list(self._iterations(parts, seeds, trainer))
+        exams = Exams(parts, self._versions(parts, seeds), trainer, self._stage)
+        report = {
+            "run": config.run.name,
+            "engine_seconds": engine_seconds,
+            "iterations": [self._told(i) for i in iterations],
+            "exams": exams.hold(iterations, seeds, self._rows(seeds)) if config.evaluation.test and self._inputs.test else None,
+            "evidence": collect(self._files, specs),
+        }
+        self._stage("done", iterations[-1].index)
+        return report
+
+    def _iterations(self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer) -> Iterator[Iteration]:
+        config = self._inputs.config
+        loop = llm2llm(
+            trainer=_Announced(trainer, self._stage),
+            errors=parts.error_source(seeds),
+            augmenter=parts.augmenter(self._rows(seeds), seeds.id),
+            versions=self._versions(parts, seeds),
+            iterations=parts.iterations(),
+            continue_training=config.student.start_from == "previous",
+        )
+        for iteration in loop:
+            self._events.add("iteration", **self._told(iteration))
+            yield iteration
+
+    def _told(self, iteration: Iteration) -> dict[str, Any]:
+        told = asdict(iteration)
+        told["seconds"] = {
+            record["name"]: record["ended"] - record["started"]
+            for record in StageRecords(self._files).all()
+            if record["iteration"] == iteration.index and record["name"] in ("train", "round", "commit")
+        }
+        return told
+
+    def _versions(self, parts: Parts, seeds: DatasetVersion) -> RecordedVersions:
+        inputs = self._inputs
+
+        def held_out() -> Iterator[Example]:
+            for name, version in (("dev", inputs.dev), ("test", inputs.test)):
+                if version is not None:
+                    yield from VersionStore(self._files, f"inputs/{name}").rows(version)
+
+        return RecordedVersions(
+            self._files, inputs.task, lambda: self._store.rows(seeds), held_out, parts.settings(), self._stage
+        )
+
+    def _rows(self, version: DatasetVersion) -> list[Example]:
+        return list(self._store.rows(version))
+
+    def _stage(self, stage: str, iteration: int) -> None:
+        self._status = {"stage": stage, "iteration": iteration, "since": time.time(), "rows": {}}
+
+    def _training_line(self, line: Any) -> None:
+        if "loss" in line:  # a line per update; the log has others
+            self._status["training"] = dict(line)
+
+    def expect(self, rows: int) -> None:
+        self._status["total"] = rows
+
+    def advance(self, role: str, rows: int) -> bool:
+        """Told by `Ask` how many rows a role has done; answers whether the run is being stopped."""
+        self._status["rows"][role] = rows
+        return self._stopping.is_set()
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._status)
+
+    def stop(self) -> None:
+        """Ask the streams to send nothing new; what is in flight is answered and stored."""
+        self._stopping.set()
+        self._events.add("stopping", stage=self._status["stage"])
+
+
+class _Announced:
+    """The trainer, saying when it begins."""
+
+    def __init__(self, trainer: RayTrainer, on_stage: Any) -> None:
+        self._trainer, self._on_stage = trainer, on_stage
+
+    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+        self._on_stage("train", dataset.iteration)
+        return self._trainer.finetune(dataset, start)
+
+
+def quiet_data_context() -> None:
+    """Ray Data's bars would fight with ours, and its limits are set for batch jobs that nobody watches."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    context.issue_detectors_config.detectors = []

@@ -1,0 +1,57 @@
+"""`llm2llm evaluate`: one model on the test rows of a run's config, by an engine that is started for it and deleted after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.metrics import proportion
+from llm2llm_ray.runtime.devices import connect, device_of
+from llm2llm_ray.runtime.driver import quiet_data_context
+from llm2llm_ray.runtime.engines import start_engines, stop_engines
+from llm2llm_ray.runtime.launch import RAY_ENV, prepare
+from llm2llm_ray.runtime.leftovers import sweep
+from llm2llm_ray.runtime.models import model_sha, resolve_model
+from llm2llm_ray.runtime.parts import Inputs, Parts
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.lease import run_lease
+from llm2llm_ray.types import Student
+from llm2llm_ray.versioning import RecordedVersions
+
+
+def examine(config: Config, base_dir: str | Path, model: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Accuracy of `model` on the test rows; answers already stored in the run are not asked again."""
+    files = Files(config.run_path)
+    with run_lease(files.root):
+        prepared = prepare(config, base_dir, files)
+        folder = resolve_model(model)
+        student = Student(path=folder, sha=model_sha(folder), iteration=0)
+        show({"stage": "starting Ray"})
+        connect(config.cluster, env=RAY_ENV)
+        try:
+            sweep(config.run.name, files.root)
+            inputs = Inputs(
+                **(prepared | {"student_model": folder, "student_sha": student.sha}), device=device_of(config.cluster)
+            )
+            quiet_data_context()
+            parts = Parts(inputs=inputs, files=files, progress=None)
+            specs = [spec for spec in parts.engine_specs() if spec.role == "student"]
+            show({"stage": "engine"})
+            start_engines(specs, config.cluster, device=inputs.device, run_folder=files.root)
+            versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), parts.settings())
+            assert inputs.test is not None, "preflight refuses evaluation.test without test rows"
+            show({"stage": "exam"})
+            result = versions.drained(parts.graded(student, inputs.test.parts, inputs.test.id), "exam")["result"]
+            hits = result["evaluated"] - result["wrong"] - sum(result["errors"].values())
+            found = asdict(proportion(hits, result["evaluated"]))
+            return found | {"model": model, "truncated": result["truncated"], "rows": result["folder"]}
+        finally:
+            with contextlib.suppress(RuntimeError):  # Serve was never started
+                stop_engines(config.run.name)
+            ray.shutdown()

@@ -1,0 +1,72 @@
+"""The test set, read once at the end of a run: the untrained, first and last student, the teacher, and the matched baseline.
+
+The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the last student took
+(DESIGN.md: more rows mean more updates, and more updates alone raise accuracy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from llm2llm_ray.metrics import paired_difference, proportion
+from llm2llm_ray.rounds import round_rows
+from llm2llm_ray.runtime.parts import Parts
+from llm2llm_ray.runtime.streams import RayGraded
+from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
+from llm2llm_ray.versioning import RecordedVersions
+
+
+class Exams:
+    def __init__(
+        self, parts: Parts, versions: RecordedVersions, trainer: RayTrainer, on_stage: Callable[[str, int], None]
+    ) -> None:
+        self._parts, self._versions, self._trainer, self._on_stage = parts, versions, trainer, on_stage
+        self._marks: dict[str, dict[str, bool]] = {}
+        self._told: dict[str, dict[str, Any]] = {}
+
+    def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, shots: Sequence[Example]) -> dict[str, Any]:
+        """Accuracies by who was examined, and the last student's difference to the baseline and to the first."""
+        inputs, config = self._parts.inputs, self._parts.config
+        assert inputs.test is not None
+        first, last = iterations[0].student, iterations[-1].student
+        untrained = Student(path=inputs.student_model, sha=inputs.student_sha, iteration=0)
+        if config.evaluation.recorded_answers is None:
+            self._sit("untrained", untrained)
+        self._sit("first", first)
+        self._sit("last", last)
+        if config.evaluation.matched_baseline:
+            self._on_stage("baseline", last.iteration)
+            baseline = self._trainer.finetune_baseline(seeds, int(last.metrics["updates"]))
+            self._sit("baseline", baseline)
+        if config.evaluation.teacher_on_test:
+            self._examine("teacher", self._parts.teacher_exam(inputs.test.parts, inputs.test.id, shots))
+        differences = {
+            f"last - {other}": self._difference("last", other) for other in ("baseline", "first") if other in self._marks
+        }
+        return {"accuracy": self._told, "differences": differences}
+
+    def _sit(self, who: str, student: Student) -> None:
+        test = self._parts.inputs.test
+        assert test is not None
+        self._examine(who, self._parts.graded(student, test.parts, test.id))
+        self._told[who]["updates"] = student.metrics.get("updates", 0)
+
+    def _examine(self, who: str, stream: RayGraded) -> None:
+        self._on_stage(f"exam ({who})", stream.iteration)
+        record = self._versions.drained(stream, "exam")
+        marks = {row["id"]: bool(row["correct"]) for row in round_rows(self._parts.files, record["result"]["folder"])}
+        self._marks[who] = marks
+        self._told[who] = {
+            **asdict(proportion(sum(marks.values()), len(marks))),
+            "truncated": record["result"]["truncated"],
+            "errors": record["result"]["errors"],
+            "rows": record["result"]["folder"],
+            "seconds": record["ended"] - record["started"],
+        }
+
+    def _difference(self, ours: str, theirs: str) -> dict[str, Any]:
+        difference = paired_difference(self._marks[ours], self._marks[theirs])
+        return asdict(difference) | {"verdict": difference.verdict}

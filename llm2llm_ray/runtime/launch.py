@@ -1,0 +1,162 @@
+"""The entrypoint's side of a run: check, connect, sweep, launch the driver, show progress, release.
+
+Owns the driver actor, so the end of this process is the end of the run on the cluster. SIGTERM and Ctrl-C drain: what is in
+flight is stored, this run's applications are deleted, and the same command later goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from llm2llm_ray.config import Config, fingerprint
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.preflight import check
+from llm2llm_ray.runtime.devices import NAMESPACE, connect, device_of
+from llm2llm_ray.runtime.driver import Driver
+from llm2llm_ray.runtime.engines import stop_engines
+from llm2llm_ray.runtime.leftovers import sweep
+from llm2llm_ray.runtime.models import model_sha, resolve_model
+from llm2llm_ray.runtime.parts import Inputs
+from llm2llm_ray.runtime.prompt_lengths import check_prompt_lengths
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.lease import run_lease
+from llm2llm_ray.storage.stages import Events
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example
+
+DRAIN_S = 45.0
+_POLL_S = 1.0
+RAY_ENV = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C, after draining."""
+
+
+def launch(config: Config, base_dir: str | Path, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
+    files = Files(config.run_path)
+    with run_lease(files.root), _termination() as told_to_stop:
+        files.clear_scratch()
+        inputs = prepare(config, base_dir, files)
+        show({"stage": "starting Ray"})
+        ours = connect(config.cluster, env=RAY_ENV)
+        try:
+            removed = sweep(config.run.name, inputs["run_root"])
+            events = Events(files)
+            events.add("started", pid=os.getpid(), removed=removed, ray=ray.__version__)
+            report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop)
+            files.replace("report.json", _json(report))
+            events.add("finished")
+            return report
+        finally:
+            if ray.is_initialized():
+                with contextlib.suppress(RuntimeError):  # Serve was never started
+                    stop_engines(config.run.name)
+                ray.shutdown()
+                _wait_for_own_ray(ours)
+
+
+def prepare(config: Config, base_dir: str | Path, files: Files) -> dict[str, Any]:
+    """Check everything, resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
+    checked = check(config, base_dir)
+    student = resolve_model(config.student.model)
+    if config.teacher.kind == "serve":
+        teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model)
+        teacher_sha = model_sha(teacher)
+    else:
+        teacher = config.teacher.model
+        teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url})
+    check_prompt_lengths(config, checked, student)
+    resolved = config.model_dump_json(indent=1).encode()
+    files.write_once(f"configs/{fingerprint(config.model_dump(mode='json'))[:12]}.json", resolved)
+    splits = checked.splits
+    seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about={"rows": dict(splits.counts)})
+    return {
+        "config": config,
+        "task": checked.task,
+        "run_root": files.root,
+        "student_model": student,
+        "student_sha": model_sha(student),
+        "teacher_model": teacher,
+        "teacher_sha": teacher_sha,
+        "seeds": seeds,
+        "dev": _held_out(files, "dev", splits.dev),
+        "test": _held_out(files, "test", splits.test),
+    }
+
+
+def _held_out(files: Files, name: str, rows: list[Example]) -> DatasetVersion | None:
+    if not rows:
+        return None
+    return VersionStore(files, f"inputs/{name}").commit(rows, parent=None, iteration=0, about={"what": name})
+
+
+def _drive(
+    config: Config, inputs: Inputs, show: Callable[[dict[str, Any]], None], told_to_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    name = f"driver-{config.run.name}"
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        pass
+    else:
+        raise UserError(f"run {config.run.name}: another driver of this run is alive on this cluster; stop it or wait for it")
+    driver = (
+        ray.remote(Driver)
+        .options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=8)
+        .remote(inputs)
+    )
+    running = driver.run.remote()
+    while True:
+        done, _ = ray.wait([running], timeout=_POLL_S)
+        if done:
+            try:
+                return ray.get(running)
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise UserError(str(error.cause)) from None
+                raise
+        with contextlib.suppress(GetTimeoutError, RayActorError):  # busy or restarting: the next poll will tell
+            show(ray.get(driver.status.remote(), timeout=_POLL_S))
+        if told_to_stop():
+            _drain(driver, running)
+
+
+def _drain(driver: Any, running: Any) -> None:
+    """Stop asking, wait for what is in flight, and end the driver. A training goes on from its last checkpoint later."""
+    ray.get(driver.stop.remote(), timeout=10)
+    ray.wait([running], timeout=DRAIN_S)
+    ray.kill(driver)
+    raise Interrupted("stopped; what was in flight is stored, and the same command goes on from here")
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    told: list[int] = []
+    before = {s: signal.signal(s, lambda number, _: told.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_own_ray(ours: bool) -> None:
+    if ours:
+        time.sleep(0.5)  # raylet and GCS are our children: give them a moment to end before the process does
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(report, indent=1, default=str).encode()

@@ -1,0 +1,206 @@
+"""Builds the parts of a run from its config: which model answers where, with which role, from which rows.
+
+The composition root's parts list: the only place that knows both what the loop asks for and what runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
+from llm2llm_ray.config import Config
+from llm2llm_ray.runtime.ask import AskSpec
+from llm2llm_ray.runtime.engines import EngineSpec, app_name, load_weights
+from llm2llm_ray.runtime.streams import RayAugmenter, RayErrorSource, RayGraded
+from llm2llm_ray.runtime.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
+from llm2llm_ray.solving import SOLVED, Solve
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import DatasetVersion, Example, Student
+
+TEACHER_SHOTS = 8
+"""Worked examples before each test question when the teacher itself is examined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the entrypoint has checked and resolved before any engine starts; crosses to the driver actor."""
+
+    config: Config
+    task: Task
+    run_root: str
+    student_model: str
+    student_sha: str
+    teacher_model: str
+    teacher_sha: str
+    """For a service: a fingerprint of its name and address, since its weights cannot be known."""
+    device: str
+    seeds: DatasetVersion
+    """D^0, committed."""
+    dev: DatasetVersion | None
+    test: DatasetVersion | None
+
+
+@dataclass(kw_only=True)
+class Parts:
+    inputs: Inputs
+    files: Files
+    progress: Any
+    """Handle of the driver actor, for row counts."""
+
+    @property
+    def config(self) -> Config:
+        return self.inputs.config
+
+    def engine_specs(self) -> list[EngineSpec]:
+        """The engines this run needs: none for a recorded student or a teacher that is not ours to serve."""
+        found, config = [], self.config
+        if config.evaluation.recorded_answers is None:
+            found.append(self._spec("student", self.inputs.student_model, self.inputs.student_sha, config.student.engine))
+        if config.teacher.kind == "serve":
+            found.append(self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, config.teacher.engine))
+        return found
+
+    def _spec(self, role: str, model: str, sha: str, engine: Any) -> EngineSpec:
+        return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
+
+    def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
+        """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts."""
+
+        def parts_for(dataset: DatasetVersion) -> tuple[Sequence[str], str]:
+            if self.config.evaluation.error_source == "dev":
+                assert self.inputs.dev is not None
+                return self.inputs.dev.parts, self.inputs.dev.id
+            chosen = dataset if self.config.augmentation.augment_augmented else seeds
+            return chosen.parts, chosen.id
+
+        return RayErrorSource(graded=self.graded, parts_for=parts_for)
+
+    def graded(self, student: Student, parts: Sequence[str], identity: str) -> RayGraded:
+        """`student` on these rows, greedily, through the resident engine."""
+        config, iteration = self.config, student.iteration
+        solve = AskSpec(
+            name="student",
+            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens),
+            adds=SOLVED,
+            route=self._student_route(student),
+            model_sha=student.sha,
+            run_root=self.inputs.run_root,
+            replies=f"replies/student-{student.sha[:12]}",
+            in_flight=config.evaluation.in_flight,
+            run_seed=config.run.seed,
+            progress=self.progress,
+        )
+        inputs = {"model": student.sha, "rows": identity, **self._exam_inputs(), "iteration": iteration}
+        return self._stream(parts, solve, iteration, inputs, lambda: self._load(student))
+
+    def teacher_exam(self, parts: Sequence[str], identity: str, shots: Sequence[Example]) -> RayGraded:
+        """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
+        config = self.config
+        shots = sorted(shots, key=lambda e: e.id)[:TEACHER_SHOTS] if len(shots) > TEACHER_SHOTS else shots
+        solve = AskSpec(
+            name="teacher",
+            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots),
+            adds=SOLVED,
+            route=self._teacher_route(),
+            model_sha=self.inputs.teacher_sha,
+            run_root=self.inputs.run_root,
+            replies="replies/teacher-exam",
+            in_flight=config.evaluation.in_flight,
+            run_seed=config.run.seed,
+            budget=config.teacher.budget,
+            budget_replies=self._paid_for(),
+            progress=self.progress,
+        )
+        inputs = {
+            "model": self.inputs.teacher_sha, "rows": identity, "shots": [s.id for s in shots], **self._exam_inputs(),
+        }  # fmt: skip
+        return self._stream(parts, solve, 0, inputs, lambda: None)
+
+    def augmenter(self, seeds: Sequence[Example], seeds_id: str) -> RayAugmenter:
+        config, settings = self.config, self.settings()
+        peers = Peers(self.inputs.task, seeds)
+
+        def teacher(iteration: int) -> tuple[AskSpec, Mapping[str, Any]]:
+            spec = AskSpec(
+                name="teacher",
+                role=Augment(
+                    self.inputs.task, peers, teacher=config.teacher, settings=settings, iteration=iteration,
+                    run_seed=config.run.seed,
+                ),
+                adds=ASKED,
+                route=self._teacher_route(),
+                model_sha=self.inputs.teacher_sha,
+                run_root=self.inputs.run_root,
+                replies=_teacher_replies(iteration),
+                in_flight=config.evaluation.in_flight,
+                run_seed=config.run.seed,
+                budget=config.teacher.budget,
+                budget_replies=self._paid_for(),
+                progress=self.progress,
+            )  # fmt: skip
+            about = {
+                "teacher": self.inputs.teacher_sha,
+                "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),
+                "augmentation": settings.model_dump(exclude={"near_duplicate", "near_test"}),
+                "peers": seeds_id,
+            }
+            return spec, about
+
+        return RayAugmenter(teacher=teacher)
+
+    def _paid_for(self) -> tuple[str, ...]:
+        return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)))
+
+    def settings(self) -> Any:
+        """One-shot asks for everything after the first student: the same number of requests, in one round."""
+        settings = self.config.augmentation
+        rounds = self.config.run.iterations - 1
+        if settings.one_shot and rounds > 1:
+            settings = settings.model_copy(update={"per_wrong": settings.per_wrong * rounds})
+        return settings
+
+    def iterations(self) -> int:
+        wanted = self.config.run.iterations
+        return min(2, wanted) if self.config.augmentation.one_shot else wanted
+
+    def _stream(self, parts: Sequence[str], solve: AskSpec, iteration: int, inputs: Mapping[str, Any], prepare: Any) -> RayGraded:
+        return RayGraded(
+            files=self.files, parts=parts, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
+            rows_per_block=self.config.evaluation.rows_per_block,
+        )  # fmt: skip
+
+    def _exam_inputs(self) -> dict[str, Any]:
+        return {
+            "task": dict(self.inputs.task.describe()),
+            "max_tokens": self.config.evaluation.max_tokens,
+            "seed": self.config.run.seed,
+        }
+
+    def _student_route(self, student: Student) -> Route:
+        config = self.config
+        if config.evaluation.recorded_answers is not None:
+            return RecordedRoute(path=config.evaluation.recorded_answers, generation=student.iteration)
+        return EngineRoute(
+            app=app_name(config.run.name, "student"), tokenizer=student.path, model=config.student.model,
+            max_model_len=config.student.engine.max_model_len, weights=(student.path, student.sha),
+        )  # fmt: skip
+
+    def _teacher_route(self) -> Route:
+        config = self.config
+        if config.teacher.kind != "serve":
+            return ServiceRoute(teacher=config.teacher, log=self.files.absolute("teacher_calls.jsonl"))
+        return EngineRoute(
+            app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
+            max_model_len=config.teacher.engine.max_model_len,
+        )  # fmt: skip
+
+    def _load(self, student: Student) -> None:
+        if self.config.evaluation.recorded_answers is None:
+            load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
+
+
+def _teacher_replies(iteration: int) -> str:
+    return f"replies/teacher-{iteration:03d}"

@@ -1,0 +1,101 @@
+"""A finished run in a terminal: a table per iteration, the test accuracies, and one plain sentence on whether it helped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llm2llm_ray.config import Config
+
+WHO = {
+    "untrained": "untrained student",
+    "teacher": "teacher itself",
+    "first": "first student (seeds)",
+    "last": "last student (LLM2LLM)",
+    "baseline": "baseline: seeds alone, as many updates as the last",
+}
+
+
+def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
+    console.print(iteration_table(report))
+    exams = report.get("exams")
+    if exams:
+        console.print(accuracy_table(exams))
+        console.print(sentence(exams))
+    console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
+
+
+def iteration_table(report: Mapping[str, Any]) -> Table:
+    table = Table(title=f"run {report['run']}")
+    for name in (
+        "iteration",
+        "rows in D^i",
+        "updates",
+        "errors",
+        "asked",
+        "accepted",
+        "rejected",
+        "train s",
+        "evaluate+augment s",
+        "commit s",
+    ):
+        table.add_column(name, justify="left" if name == "rejected" else "right")
+    for item in report["iterations"]:
+        round_, seconds = item["round"], item["seconds"]
+        rejected = ", ".join(f"{reason} {n}" for reason, n in round_["rejected"].items()) or "-"
+        table.add_row(
+            str(item["index"]),
+            str(item["dataset"]["num_rows"]),
+            str(item["student"]["metrics"].get("updates", "-")),
+            f"{round_['wrong']}/{round_['evaluated']}",
+            str(round_["asked"]),
+            str(round_["accepted"]),
+            rejected,
+            *(f"{seconds[name]:.1f}" if name in seconds else "-" for name in ("train", "round", "commit")),
+        )
+    return table
+
+
+def accuracy_table(exams: Mapping[str, Any]) -> Table:
+    table = Table(title="test set, read once")
+    for name in ("who", "updates", "accuracy", "95 % interval", "correct", "truncated"):
+        table.add_column(name, justify="left" if name == "who" else "right")
+    for who, label in WHO.items():
+        if who in exams["accuracy"]:
+            found = exams["accuracy"][who]
+            table.add_row(
+                label,
+                str(found.get("updates", "-")),
+                f"{found['value']:.3f}",
+                f"{found['low']:.3f} to {found['high']:.3f}",
+                f"{found['hits']}/{found['total']}",
+                str(found["truncated"]),
+            )
+    return table
+
+
+def sentence(exams: Mapping[str, Any]) -> str:
+    """Whether it helped, against the baseline that took the same number of updates."""
+    found = exams["differences"].get("last - baseline")
+    if found is None:
+        return "No matched baseline was trained (evaluation.matched_baseline), so this run cannot say whether the loop helped."
+    points, low, high = (100 * found[name] for name in ("value", "low", "high"))
+    between = (
+        f"{points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}) against the seeds alone at the same number of updates"
+    )
+    verdict = {
+        "better": f"It helped: {between}.",
+        "worse": f"It did not help, it hurt: {between}.",
+        "not shown to differ": f"It is not shown to have helped: {between}, which one run of this size cannot tell from nothing.",
+    }[found["verdict"]]
+    return f"{verdict} One run; the spread between runs with other seeds comes on top."
+
+
+def render_exam(told: Mapping[str, Any], console: Console) -> None:
+    console.print(
+        f"{told['model']}: {told['value']:.3f} ({told['hits']}/{told['total']}; 95 % interval {told['low']:.3f} to {told['high']:.3f}),"
+        f" {told['truncated']} truncated. Rows: {told['rows']}"
+    )

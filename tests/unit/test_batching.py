@@ -1,0 +1,147 @@
+"""Which rows are computed when and together: the promises of runtime/batching.py and runtime/tokens.py."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm2llm_ray.runtime import batching
+from llm2llm_ray.runtime.tokens import Row, encode, encode_prompt, encode_rows
+
+
+class Words:
+    """A tokenizer of words: 1 begins a text, 2 ends one; each word is its length plus 10."""
+
+    eos_token_id: int | None = 2
+
+    def __init__(self, *, closes: bool = False) -> None:
+        self.closes = closes
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
+        ids = [10 + len(word) for word in text.split()]
+        if add_special_tokens:
+            ids = [1, *ids, *([2] if self.closes else [])]
+        return {"input_ids": ids}
+
+
+def test_a_row_is_the_prompt_then_the_completion_then_the_end() -> None:
+    ids, n_prompt = encode(Words(), "what is it", " a fee")
+    assert (ids, n_prompt) == ([1, 14, 12, 12, 11, 13, 2], 4)
+    assert ids[:n_prompt] == encode_prompt(Words(), "what is it")
+
+
+def test_a_prompt_never_ends_in_the_end() -> None:
+    assert encode_prompt(Words(closes=True), "what is it") == encode_prompt(Words(), "what is it") == [1, 14, 12, 12]
+
+
+def test_a_tokenizer_without_an_end_is_refused() -> None:
+    endless = Words()
+    endless.eos_token_id = None
+    with pytest.raises(ValueError, match="end-of-text"):
+        encode(endless, "a", "b")
+
+
+def test_rows_that_are_too_long_are_counted_not_cut() -> None:
+    rows, skipped = encode_rows(Words(), [("a b", "c"), ("a b c d", "e"), ("a", "b")], 5)
+    assert [len(row.ids) for row in rows] == [5, 4]
+    assert skipped == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(1, 3))
+def test_every_epoch_has_every_row_once(num_rows: int, size: int, seed: int, epochs: int) -> None:
+    per_epoch = batching.updates_per_epoch(num_rows, size)
+    stream = batching.global_batches(num_rows, size, seed)
+    for _ in range(epochs):
+        epoch = list(itertools.islice(stream, per_epoch))
+        assert sorted(itertools.chain(*epoch)) == list(range(num_rows))
+        assert all(len(batch) == size for batch in epoch[:-1])
+
+
+def test_batches_are_a_function_of_the_seed_and_differ_between_epochs() -> None:
+    first = list(itertools.islice(batching.global_batches(40, 8, 7), 10))
+    assert first == list(itertools.islice(batching.global_batches(40, 8, 7), 10))
+    assert first[:5] != first[5:]
+    assert first != list(itertools.islice(batching.global_batches(40, 8, 8), 10))
+
+
+def test_no_rows_is_an_error_and_not_an_endless_loop() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        next(batching.global_batches(0, 8, 0))
+
+
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=70), st.integers(1, 5), st.integers(1, 9))
+def test_an_update_is_cut_evenly_and_nothing_is_lost(lengths: list[int], workers: int, micro: int) -> None:
+    passes = batching.split(range(len(lengths)), lengths, workers=workers, micro=micro)
+    assert sorted(row for ranks in passes for rows in ranks for row in rows) == list(range(len(lengths)))
+    assert all(len(ranks) == workers for ranks in passes)
+    sizes = [len(rows) for ranks in passes for rows in ranks]
+    assert max(sizes) <= micro
+    assert max(sizes) - min(sizes) <= 1
+    assert len(passes) == -(-len(lengths) // (workers * micro))  # no pass more than needed
+    flat = [lengths[row] for ranks in passes for rows in ranks for row in rows]
+    assert flat == sorted(flat, reverse=True)  # the longest first: memory runs out at once or not at all
+
+
+def test_a_rank_without_rows_computes_a_dummy() -> None:
+    passes = batching.split([0], [5], workers=2, micro=4)
+    assert passes == [[[0], []]]
+    dummy = batching.collate([], pad_id=9)
+    assert dummy.tokens == 0
+    logits = torch.randn(1, 2, 20, requires_grad=True)
+    loss = batching.loss_sum(logits, dummy.labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_labels_stand_where_they_are_predicted_and_prompts_and_padding_have_none() -> None:
+    batch = batching.collate([Row((1, 5, 6, 7, 2), 3), Row((1, 8, 2), 1)], pad_id=0)
+    no = batching.IGNORED
+    assert batch.input_ids.tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert batch.labels.tolist() == [[no, no, 7, 2, no], [8, 2, no, no, no]]
+    assert batch.tokens == 8
+    assert batching.scored_positions(batch.labels).tolist() == [0, 1, 2, 3]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9), st.integers(1, 3), st.integers(1, 4))
+def test_the_loss_of_an_update_does_not_depend_on_how_it_is_cut(shape: list[tuple[int, int]], workers: int, micro: int) -> None:
+    rows = [Row(tuple((3 * n + i) % 11 for i in range(a + b)), a) for n, (a, b) in enumerate(shape)]
+    table = torch.linspace(-2, 2, 11 * 11).reshape(11, 11).sin()  # logits of the next token given this one
+    lengths = [len(row.ids) for row in rows]
+    total = torch.zeros(())
+    for ranks in batching.split(range(len(rows)), lengths, workers=workers, micro=micro):
+        for group in ranks:
+            batch = batching.collate([rows[i] for i in group], pad_id=0)
+            columns = batching.scored_positions(batch.labels)
+            total += batching.loss_sum(table[batch.input_ids][:, columns], batch.labels[:, columns])
+    expected = -sum(table.log_softmax(-1)[row.ids[i - 1], row.ids[i]] for row in rows for i in range(row.n_prompt, len(row.ids)))
+    assert total.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_updates_override_epochs_and_part_epochs_count() -> None:
+    assert batching.total_updates(21, 8, 2, None) == 6
+    assert batching.total_updates(21, 8, 2.5, None) == 8
+    assert batching.total_updates(21, 8, 0.01, None) == 1
+    assert batching.total_updates(21, 8, 2, 40) == 40
+
+
+def rate(update: int, total: int, schedule: str) -> float:
+    return batching.learning_rate(update, total, peak=1.0, warmup_ratio=0.1, schedule=schedule)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_learning_rate_rises_then_falls_and_no_update_is_wasted(schedule: str) -> None:
+    rates = [rate(update, 40, schedule) for update in range(40)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(a >= b > 0 for a, b in itertools.pairwise(rates[4:]))
+    assert rate(0, 1, schedule) == 1.0
+    if schedule != "constant":
+        assert rates[-1] < 0.05
+        assert rates[22] == pytest.approx(0.5)  # half way down
