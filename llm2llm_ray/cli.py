@@ -11,6 +11,7 @@ from rich.console import Console
 
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.preflight import check
 from llm2llm_ray.tasks import TASKS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -24,13 +25,14 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.fiel
 def run(config: ConfigFile, set_: Overrides = None) -> None:
     """Run the loop; the same command again goes on where it stopped."""
     resolved = load_config(config, set_)
+    checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
     from llm2llm_ray.progress import Progress
     from llm2llm_ray.runtime.launch import Interrupted, launch
     from llm2llm_ray.summary import render
 
     with Progress(resolved) as progress:
         try:
-            report = launch(resolved, config.parent, progress.show)
+            report = launch(resolved, checked, progress.show)
         except Interrupted as stopped:
             progress.close()
             _errors.print(str(stopped))
@@ -44,12 +46,13 @@ def evaluate(
 ) -> None:
     """Read the test set with one model: a folder under <run>/students, or any other."""
     resolved = load_config(config, set_)
+    checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
     from llm2llm_ray.progress import Progress
     from llm2llm_ray.runtime.examine import examine
     from llm2llm_ray.summary import render_exam
 
     with Progress(resolved) as progress:
-        told = examine(resolved, config.parent, model, progress.show)
+        told = examine(resolved, checked, model, progress.show)
     render_exam(told, Console())
 
 

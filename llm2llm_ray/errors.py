@@ -14,3 +14,7 @@ class BudgetExhausted(Exception):
 
 class StreamConsumed(RuntimeError):
     """A live stream was iterated a second time; read what it left in storage instead."""
+
+
+class Stopping(RuntimeError):
+    """The run was told to stop: raised inside a stream once nothing is in flight any more."""

@@ -56,7 +56,8 @@ def describe(status: Mapping[str, Any], iterations: int, now: float) -> str:
     training = status.get("training") if status["stage"] in ("train", "baseline") else None
     if training:
         parts += _trained(training)
-    rows, total = status.get("rows") or {}, status.get("total")
+    streaming = str(status["stage"]).startswith(("round", "exam"))
+    rows, total = (status.get("rows") or {}, status.get("total")) if streaming else ({}, None)
     for role, done in rows.items():
         of = f"/{total}" if total else ""
         parts.append(f"{role} {done}{of} rows, {done / max(elapsed, 1e-9):.1f}/s")

@@ -96,6 +96,7 @@ def sentence(exams: Mapping[str, Any]) -> str:
 
 def render_exam(told: Mapping[str, Any], console: Console) -> None:
     console.print(
-        f"{told['model']}: {told['value']:.3f} ({told['hits']}/{told['total']}; 95 % interval {told['low']:.3f} to {told['high']:.3f}),"
+        f"{told['model']}: {told['value']:.3f} ({told['hits']}/{told['total']}; 95 % interval "
+        f"{told['low']:.3f} to {told['high']:.3f}),"
         f" {told['truncated']} truncated. Rows: {told['rows']}"
     )

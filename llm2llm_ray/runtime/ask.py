@@ -7,16 +7,15 @@ never sent. What a role asks and makes of the answers is the role's business (so
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import ray
 
 from llm2llm_ray.config import BudgetConfig
-from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.errors import Stopping
 from llm2llm_ray.requests import Asker, Request
 from llm2llm_ray.runtime.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
@@ -27,6 +26,8 @@ from llm2llm_ray.types import Reply
 Role = Callable[[dict[str, Any], Asker], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
+_PASSING = "unavailable"
+"""Prefix of errors that say nothing about the request: the service could not be reached in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,16 @@ class Ask:
             for folder in spec.budget_replies:
                 self._budget.replay(Reply(**record["reply"]) for record in read_replies(files, folder))
         self._done = 0
-        self._reported = 0.0
+        self._open = 0
+        self._stopping = False
+        self._listener: asyncio.Task[None] | None = None
 
     async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
+        if self._listener is None and self._spec.progress is not None:
+            self._listener = asyncio.create_task(self._listen())
         rows = block.to_pylist()
         answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
-        self._report(len(rows))
+        self._done += len(rows)
         added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
         schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
         yield pa.Table.from_pylist(answered, schema=schema)
@@ -88,16 +93,7 @@ class Ask:
         if stored is not None:
             return stored
         async with self._slots:
-            if self._budget:
-                self._budget.reserve()
-            try:
-                reply = await self._transport.ask(request)
-            except BaseException:
-                if self._budget:
-                    self._budget.release()
-                raise
-            if self._budget:
-                self._budget.spend(reply)
+            reply = await self._asked(request)
         about = {
             "prompt_sha": request.prompt_sha,
             "sampling": dict(request.sampling),
@@ -106,13 +102,40 @@ class Ask:
             "attempt": request.attempt,
             "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
         }
+        if reply.error.startswith(_PASSING):
+            return reply  # a resumed run asks again
         return await self._log.put(key, reply, about)
 
-    def _report(self, rows: int) -> None:
-        self._done += rows
-        if self._spec.progress is not None and time.monotonic() - self._reported > _REPORT_EVERY_S:
-            self._reported = time.monotonic()
-            self._spec.progress.advance.remote(self._spec.name, self._done)
+    async def _asked(self, request: Request) -> Reply:
+        if self._stopping:
+            await self._drained()
+        if self._budget:
+            self._budget.reserve()
+        self._open += 1
+        try:
+            reply = await self._transport.ask(request)
+        except BaseException:
+            if self._budget:
+                self._budget.release()
+            raise
+        finally:
+            self._open -= 1
+        if self._budget:
+            self._budget.spend(reply)
+        return reply
+
+    async def _drained(self) -> NoReturn:
+        """Ray Data ends the whole stream at the first error, so it is raised only once nothing is in flight."""
+        while self._open:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # the last replies' group commit
+        raise Stopping("the run is being stopped")
+
+    async def _listen(self) -> None:
+        """Tell the driver what is done, and hear from it whether to stop."""
+        while True:
+            await asyncio.sleep(_REPORT_EVERY_S)
+            self._stopping = self._stopping or await self._spec.progress.advance.remote(self._spec.name, self._done)
 
 
 def ask_stage(dataset: ray.data.Dataset, spec: AskSpec, rows_per_block: int) -> ray.data.Dataset:
@@ -127,6 +150,3 @@ def ask_stage(dataset: ray.data.Dataset, spec: AskSpec, rows_per_block: int) -> 
         max_concurrency=open_blocks,
         num_cpus=0.1,
     )
-
-
-__all__ = ["Ask", "AskSpec", "BudgetExhausted", "Role", "ask_stage"]

@@ -13,10 +13,8 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from llm2llm_ray.config import ClusterConfig, EngineConfig
-from llm2llm_ray.runtime.engine_server import EngineServer
 
 RUN_MARK = "LLM2LLM_RUN"
 """Environment variable that marks every process of a run; `cleanup` recognises what a dead run left behind by it."""
@@ -55,6 +53,11 @@ def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device
 
 
 def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
+    # vLLM's import takes ten seconds, and most users of this module only name or delete applications.
+    from ray.serve.llm import build_llm_deployment
+
+    from llm2llm_ray.runtime.engine_server import EngineServer
+
     return build_llm_deployment(
         llm_config(spec, cluster, device=device, run_folder=run_folder),
         deployment_cls=EngineServer,
@@ -79,8 +82,10 @@ def load_weights(app: str, path: str, sha: str) -> list[dict[str, Any]]:
     return list(engine_handle(app).broadcast("load", path, sha).results(timeout_s=LOAD_TIMEOUT_S))
 
 
-def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> LLMConfig:
-    """ray.serve.llm's configuration for this engine on this device."""
+def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> Any:
+    """ray.serve.llm's LLMConfig for this engine on this device."""
+    from ray.serve.llm import LLMConfig
+
     engine = spec.engine
     kwargs: dict[str, Any] = {
         "max_model_len": engine.max_model_len,
@@ -94,6 +99,9 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
     if device == "cpu":
         threads = cluster.threads or os.cpu_count() or 1
         kwargs |= {"enforce_eager": True, "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}
+        # vLLM 0.29 on CPU: a prompt that is cut into chunks while its request has a seed rewinds the seed's generator, which
+        # torch cannot do on CPU, and the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
+        kwargs |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(2048, engine.max_model_len)}
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
         bundle = {"CPU": 0.1}
     else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.metrics import proportion
+from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.devices import connect, device_of
 from llm2llm_ray.runtime.driver import quiet_data_context
 from llm2llm_ray.runtime.engines import start_engines, stop_engines
@@ -25,11 +25,11 @@ from llm2llm_ray.types import Student
 from llm2llm_ray.versioning import RecordedVersions
 
 
-def examine(config: Config, base_dir: str | Path, model: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Accuracy of `model` on the test rows; answers already stored in the run are not asked again."""
     files = Files(config.run_path)
     with run_lease(files.root):
-        prepared = prepare(config, base_dir, files)
+        prepared = prepare(config, checked, files)
         folder = resolve_model(model)
         student = Student(path=folder, sha=model_sha(folder), iteration=0)
         show({"stage": "starting Ray"})

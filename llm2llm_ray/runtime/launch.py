@@ -10,8 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -19,7 +18,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from llm2llm_ray.config import Config, fingerprint
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.preflight import check
+from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.devices import NAMESPACE, connect, device_of
 from llm2llm_ray.runtime.driver import Driver
 from llm2llm_ray.runtime.engines import stop_engines
@@ -42,14 +41,15 @@ class Interrupted(Exception):
     """SIGTERM or Ctrl-C, after draining."""
 
 
-def launch(config: Config, base_dir: str | Path, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
     files = Files(config.run_path)
-    with run_lease(files.root), _termination() as told_to_stop:
+    with run_lease(files.root), _Termination() as told_to_stop:
         files.clear_scratch()
-        inputs = prepare(config, base_dir, files)
+        inputs = prepare(config, checked, files)
         show({"stage": "starting Ray"})
         ours = connect(config.cluster, env=RAY_ENV)
+        told_to_stop.listen()
         try:
             removed = sweep(config.run.name, inputs["run_root"])
             events = Events(files)
@@ -66,9 +66,8 @@ def launch(config: Config, base_dir: str | Path, show: Callable[[dict[str, Any]]
                 _wait_for_own_ray(ours)
 
 
-def prepare(config: Config, base_dir: str | Path, files: Files) -> dict[str, Any]:
-    """Check everything, resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
-    checked = check(config, base_dir)
+def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
+    """Resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
     student = resolve_model(config.student.model)
     if config.teacher.kind == "serve":
         teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model)
@@ -140,14 +139,29 @@ def _drain(driver: Any, running: Any) -> None:
     raise Interrupted("stopped; what was in flight is stored, and the same command goes on from here")
 
 
-@contextlib.contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
-    told: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: told.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(told)
-    finally:
-        for number, handler in before.items():
+class _Termination:
+    """SIGTERM and Ctrl-C as a question instead of an exception. `listen` again after ray.init, which puts its own handlers."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __enter__(self) -> _Termination:
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._told = True
+
+    def __call__(self) -> bool:
+        return self._told
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
 

@@ -19,8 +19,8 @@ def check_prompt_lengths(config: Config, checked: Checked, student_model: str) -
             prompt = len(encode_prompt(tokenizer, task.student_prompt(row.input)))
             if prompt + 1 > context:
                 raise UserError(
-                    f"{name} row {row.id} ({checked.splits.sources.get(name, name)}): its prompt has {prompt} tokens, which leaves "
-                    f"no room for an answer in student.engine.max_model_len={context}; raise it, or shorten or remove the row: "
+                    f"{name} row {row.id} ({checked.splits.sources.get(name, name)}): its prompt has {prompt} tokens, which "
+                    f"leaves no room for an answer in student.engine.max_model_len={context}; raise it, or shorten or drop the row: "
                     f"{row.input[:60]!r}…"
                 )
             if name == "seed":

@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up everything they need in .venv (Python 3.11, Linux x86-64, no GPU).
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help install demo test unit integration slow check lock clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+install: $(SETUP) ## the CPU profile from the hashed lock, into .venv
+
+# torch first and outside the lock: it is the CPU build where one is at hand. deepspeed has no wheel and is built against it.
+$(SETUP): pyproject.toml locks/cpu.txt locks/cpu-source.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install torch==2.13.0
+	$(PIP) install --no-deps --require-hashes -r locks/cpu.txt
+	DS_BUILD_OPS=0 $(PIP) install --no-deps --no-build-isolation --require-hashes -r locks/cpu-source.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $(SETUP)
+
+demo: $(SETUP) ## the whole loop on the demo data, about 15 minutes on 2 cores
+	$(BIN)/llm2llm run jobs/demo.yaml
+
+test: check unit integration ## what CI runs
+
+check: $(SETUP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(SETUP) ## no Ray, seconds
+	$(BIN)/python -m pytest tests/unit -q
+
+integration: $(SETUP) ## the real stack on CPU, minutes
+	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow"
+
+slow: $(SETUP) ## left out of CI: kill tests with the real demo
+	$(BIN)/python -m pytest tests -q -m slow
+
+lock: $(SETUP) ## resolve locks/cpu.in anew
+	$(BIN)/python locks/make_lock.py
+
+clean: ## the environment and caches, not the runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,172 @@
+"""vLLM behind Ray Serve, for real: replies carry the weights' sha, reloads change answers, bad requests are answers too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_tiny_model
+
+from llm2llm_ray.config import ClusterConfig, EngineConfig
+from llm2llm_ray.requests import Request
+from llm2llm_ray.runtime.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
+from llm2llm_ray.runtime.models import model_sha
+from llm2llm_ray.runtime.tokens import encode_prompt
+from llm2llm_ray.runtime.transports import EngineRoute, EngineTransport
+from llm2llm_ray.types import Message, Prompt
+
+pytestmark = pytest.mark.integration
+RUN = "engine-tests"
+PROMPTS = ["Question: Where is my parcel?\nAnswer:", "Question: Can I have an invoice?\nAnswer:"]
+GREEDY = {"temperature": 0.0, "max_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_tiny_model(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def engines(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Student and teacher, brought up side by side; the student's application name."""
+    engine = EngineConfig(max_model_len=256, max_num_seqs=8, dtype="float32", kv_cache_gib=0.1)
+    specs = [
+        EngineSpec(role=role, app=app_name(RUN, role), model=tiny_model, sha=model_sha(tiny_model), engine=engine)
+        for role in ("student", "teacher")
+    ]
+    start_engines(specs, ClusterConfig(threads=1), device="cpu", run_folder=str(tmp_path_factory.mktemp("run")))
+    yield app_name(RUN, "student")
+    assert sorted(stop_engines(RUN)) == [spec.app for spec in specs]
+
+
+def transport(app: str, model: str, *, weights: bool = True) -> EngineTransport:
+    sha = (model, model_sha(model)) if weights else None
+    return EngineTransport(EngineRoute(app=app, tokenizer=model, max_model_len=256, model="tiny", weights=sha))
+
+
+def ask(app: str, model: str, prompts: list[str]) -> list[Any]:
+    async def all_of_them() -> list[Any]:
+        client = transport(app, model)
+        requests = [Request(row_id=str(i), prompt=Prompt(text=text), sampling=GREEDY) for i, text in enumerate(prompts)]
+        return await asyncio.gather(*[client.ask(request) for request in requests])
+
+    return asyncio.run(all_of_them())
+
+
+def greedy_in_transformers(model: str, prompt: str) -> str:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    student = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ids = torch.tensor([encode_prompt(tokenizer, prompt)])
+    made = student.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=GREEDY["max_tokens"], do_sample=False)
+    return str(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def test_after_each_reload_replies_carry_the_sha_and_agree_with_transformers(
+    engines: str, tiny_model: str, other_model: str
+) -> None:
+    for model in (tiny_model, other_model, tiny_model):
+        loaded = load_weights(engines, model, model_sha(model))
+        assert [replica["weights_sha"] for replica in loaded] == [model_sha(model)]
+        replies = ask(engines, model, PROMPTS)
+        assert [reply.weights_sha for reply in replies] == [model_sha(model)] * len(PROMPTS)
+        assert [reply.text for reply in replies] == [greedy_in_transformers(model, prompt) for prompt in PROMPTS]
+
+
+def test_a_replica_with_other_weights_loads_the_ones_a_request_means(engines: str, tiny_model: str, other_model: str) -> None:
+    load_weights(engines, tiny_model, model_sha(tiny_model))
+    (reply,) = ask(engines, other_model, PROMPTS[:1])  # nobody told the replica
+    assert reply.weights_sha == model_sha(other_model)
+    assert reply.text == greedy_in_transformers(other_model, PROMPTS[0])
+
+
+def test_an_over_long_row_is_an_answer_not_a_failure(engines: str, tiny_model: str) -> None:
+    short, long = ask(engines, tiny_model, [PROMPTS[0], PROMPTS[0] * 40])
+    assert short.error == "" and short.completion_tokens > 0
+    assert long.error.startswith("prompt_too_long") and long.finish_reason == "error"
+
+
+def test_the_engine_itself_refuses_what_does_not_fit(engines: str, tiny_model: str) -> None:
+    async def refused() -> Any:
+        return await engine_handle(engines).ask.remote([5] * 1000, GREEDY, "too-long", None)
+
+    assert asyncio.run(refused())["error"].startswith("refused")
+
+
+def test_a_chat_prompt_goes_through_the_template_and_the_same_seed_gives_the_same_sample(engines: str, tiny_model: str) -> None:
+    prompt = Prompt(messages=(Message(role="user", content="Write a request about billing."),))
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}
+
+    async def sampled(seed: int) -> str:
+        client = transport(app_name(RUN, "teacher"), tiny_model, weights=False)
+        return (await client.ask(Request(row_id="s", prompt=prompt, sampling=sampling | {"seed": seed}))).text
+
+    first, again, other = (asyncio.run(sampled(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_more_seeded_prompt_tokens_than_a_step_takes_do_not_kill_the_engine(engines: str, tiny_model: str) -> None:
+    """vLLM 0.29 on CPU dies on a seeded request whose prompt is prefilled in chunks ("CPU Generator does not use offset")."""
+
+    async def flood() -> list[Any]:
+        client = transport(app_name(RUN, "teacher"), tiny_model, weights=False)
+        sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 2}
+        return await asyncio.gather(
+            *[
+                client.ask(
+                    Request(row_id=str(n), prompt=Prompt(text=f"{n} {PROMPTS[n % 2] * 12}"), sampling=sampling | {"seed": n})
+                )
+                for n in range(40)
+            ]
+        )
+
+    replies = asyncio.run(flood())
+    assert sum(reply.prompt_tokens for reply in replies) > 3 * 2048  # more than one step's worth
+    assert [reply.error for reply in replies] == [""] * 40 and len({reply.replica for reply in replies}) == 1
+
+
+def test_stop_strings_end_an_answer(engines: str, tiny_model: str) -> None:
+    async def answer(stop: tuple[str, ...]) -> Any:
+        request = Request(row_id="s", prompt=Prompt(text=PROMPTS[0], stop=stop), sampling=GREEDY)
+        return await transport(engines, tiny_model).ask(request)
+
+    whole = asyncio.run(answer(())).text
+    letter = whole[len(whole) // 2]
+    assert asyncio.run(answer((letter,))).text == whole.split(letter)[0]
+
+
+def test_a_killed_replica_is_replaced_and_requests_wait_for_it(engines: str, tiny_model: str, other_model: str) -> None:
+    import os
+    import signal
+
+    async def identity() -> Any:
+        return await engine_handle(engines).identity.remote()
+
+    load_weights(engines, other_model, model_sha(other_model))
+    before = asyncio.run(identity())
+    os.kill(before["pid"], signal.SIGKILL)
+    started = time.monotonic()
+    (reply,) = ask(engines, other_model, PROMPTS[:1])
+    assert reply.text == greedy_in_transformers(other_model, PROMPTS[0])
+    after = asyncio.run(identity())
+    assert after["replica"] != before["replica"] and after["weights_sha"] == model_sha(other_model)
+    print(f"answered {time.monotonic() - started:.0f} s after the kill")
+
+
+def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path) -> None:
+    from llm2llm_ray.runtime.evidence import collect
+    from llm2llm_ray.storage.files import Files
+
+    ask(engines, tiny_model, PROMPTS)
+    spec = EngineSpec(role="student", app=engines, model=tiny_model, sha="", engine=EngineConfig())
+    collect(Files(str(tmp_path)), [spec])
+    logs = (tmp_path / "evidence" / "logs.txt").read_text()
+    assert "V1 LLM engine" in logs
+    series = (tmp_path / "evidence" / "metrics.prom").read_text()
+    assert "ray_vllm_" in series and f'application="{engines}"' in series

@@ -1,0 +1,105 @@
+"""The whole loop by its command: trained, evaluated, augmented, examined; killed and continued."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from a_run import Run, scripted_run, served_run
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+def test_the_loop_with_both_engines(tmp_path: Path, tiny_model: str) -> None:
+    run = served_run(tmp_path, tiny_model)
+    run.finish()
+    report = run.report()
+    first, last = report["iterations"]
+    assert first["round"]["evaluated"] == 12 and first["grown"]["id"] == last["dataset"]["id"]
+    assert first["round"]["wrong"] > 0 and first["round"]["asked"] >= first["round"]["wrong"]
+    assert last["dataset"]["num_rows"] == 12 + first["round"]["accepted"]
+    assert set(report["exams"]["accuracy"]) == {"untrained", "first", "last", "baseline"}
+    engines_up = [event["time"] for event in run.events() if event["event"] == "engines_up"]
+    stages = [event["time"] for event in run.events() if event["event"] == "stage_started"]
+    assert len(engines_up) == 1 and engines_up[0] < min(stages)
+    assert run.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Run:
+    run = scripted_run(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    run.finish()
+    return run
+
+
+def training(run: Run) -> bool:
+    """In the middle of the second student's training, past its first checkpoint."""
+    log = next(run.path.glob("train/001-*.jsonl"), None)
+    return log is not None and '"update": 4' in log.read_text()
+
+
+def augmenting(run: Run) -> bool:
+    return len(run.teacher_calls()) >= 3
+
+
+def committing(run: Run) -> bool:
+    return any(event["event"] == "stage_started" and event["stage"] == "commit" for event in run.events())
+
+
+def examining(run: Run) -> bool:
+    return any(event["event"] == "stage_started" and event["stage"] == "exam" for event in run.events())
+
+
+def same_end(run: Run, undisturbed: Run) -> None:
+    assert run.version_ids() == undisturbed.version_ids()
+    executed = Counter(run.finished())
+    assert max(executed.values()) == 1, executed
+    # Stage keys hold the sha of the student's weights; their number and kind must agree.
+    assert Counter(stage for stage, _ in executed) == Counter(stage for stage, _ in undisturbed.finished())
+    calls = Counter(run.teacher_calls())
+    durable_twice = [call for call, times in calls.items() if times > 1]
+    assert len(calls) == len(set(undisturbed.teacher_calls()))
+    # A call that was in flight when the process died was never durable: it may be asked once more.
+    assert len(durable_twice) <= int(run.config["evaluation"]["in_flight"])
+
+
+def test_sigkill_while_the_teacher_works_then_the_same_command(tmp_path: Path, tiny_model: str, undisturbed: Run) -> None:
+    run = scripted_run(tmp_path, tiny_model)
+    run.kill_when(augmenting)
+    run.finish()
+    same_end(run, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [training, committing, examining])
+def test_sigkill_in_each_other_stage(tmp_path: Path, tiny_model: str, undisturbed: Run, stage: object) -> None:
+    run = scripted_run(tmp_path, tiny_model)
+    run.kill_when(stage)  # type: ignore[arg-type]
+    run.finish()
+    same_end(run, undisturbed)
+
+
+def test_sigterm_drains_and_the_same_command_goes_on(tmp_path: Path, tiny_model: str, undisturbed: Run) -> None:
+    run = scripted_run(tmp_path, tiny_model)
+    assert run.kill_when(augmenting, signal.SIGTERM) == 143
+    assert any(event["event"] == "stopping" for event in run.events())
+    before = Counter(run.teacher_calls())
+    run.finish()
+    same_end(run, undisturbed)
+    assert all(times == 1 for call, times in Counter(run.teacher_calls()).items() if call in before), "asked twice after a drain"
+
+
+def test_a_second_driver_refuses(tmp_path: Path, tiny_model: str) -> None:
+    run = scripted_run(tmp_path, tiny_model, iterations=1)
+    first = run.start()
+    try:
+        while not list(run.events()):
+            assert first.poll() is None
+        second = run.start()
+        assert second.wait(60) == 2
+        assert f"pid {first.pid}" in (tmp_path / "log.txt").read_text()
+    finally:
+        first.terminate()
+        first.wait(120)

@@ -1,0 +1,177 @@
+"""The teacher's role in a stream: who is asked about, how often, and what is kept of every reply."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from stream_rows import solved
+
+from llm2llm_ray.augmentation.asking import ASKED, UNTOUCHED, Augment, Peers
+from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.requests import Request, sampling_seed
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.types import Example, Reply
+
+TASK = Classification(labels=["billing", "account"])
+SEEDS = [Example(id=f"s-{i}", input=f"Question number {i}?", output="billing" if i % 2 else "account") for i in range(12)]
+GOOD = " Can I pay this by bank transfer?"
+WRONG = {k: v for k, v in solved("s-1", correct=False, input=SEEDS[1].input).items() if k not in ASKED}
+
+
+def said(text: str, finish_reason: str = "stop") -> Reply:
+    return Reply(text=text, finish_reason=finish_reason, prompt_tokens=50, completion_tokens=10)
+
+
+def failed(error: str) -> Reply:
+    return Reply(text="", finish_reason="error", error=error)
+
+
+class Teacher:
+    """Says the next thing of a script; None stands for a budget that is used up."""
+
+    def __init__(self, *script: Reply | None) -> None:
+        self.script, self.requests = list(script), list[Request]()
+
+    async def __call__(self, request: Request) -> Reply:
+        reply = self.script.pop(0)
+        if reply is None:
+            raise BudgetExhausted("teacher.budget.calls")
+        self.requests.append(request)
+        return reply
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        return [(request.ordinal, request.attempt) for request in self.requests]
+
+
+def ask(
+    teacher: Teacher, row: dict[str, Any] = WRONG, *, iteration: int = 0, run_seed: int = 7, **settings: Any
+) -> dict[str, Any]:
+    role = Augment(
+        TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t", style="completion"),
+        settings=AugmentationConfig(**settings), iteration=iteration, run_seed=run_seed,
+    )  # fmt: skip
+    row = asyncio.run(role(dict(row), teacher))
+    return row | {"candidates": json.loads(row["candidates"]), "rejected": json.loads(row["rejected"])}
+
+
+def reasons(row: dict[str, Any]) -> list[str]:
+    return [item["reason"] for item in row["rejected"]]
+
+
+def test_a_wrong_row_gets_one_new_example_with_its_lineage() -> None:
+    teacher = Teacher(said(GOOD))
+    row = ask(teacher, iteration=2)
+    (candidate,) = row["candidates"]
+    assert (candidate["input"], candidate["output"]) == (GOOD.strip(), "billing")
+    lineage = candidate["lineage"]
+    assert (lineage["seed_id"], lineage["parent_id"], lineage["iteration"], lineage["ordinal"]) == ("s-1", "s-1", 2, 2)
+    assert (lineage["wrong_answer"], lineage["teacher"]) == (WRONG["completion"], "t")
+    assert lineage["prompt_sha"] == teacher.requests[0].prompt_sha
+    assert lineage["sampling_seed"] == teacher.requests[0].sampling["seed"] == sampling_seed(7, "s-1", 2, 0)
+    assert (row["asked"], row["teacher_prompt_tokens"], row["teacher_completion_tokens"]) == (1, 50, 10)
+    assert row["asked_from"] <= row["asked_until"]
+    assert set(row) == set(WRONG) | set(ASKED) and {name: row[name] for name in WRONG} == WRONG
+
+
+def test_right_rows_and_rows_without_an_answer_are_not_asked_about() -> None:
+    for untouched in (solved("s-1"), solved("s-1", correct=False, error="prompt_too_long")):
+        row = {name: value for name, value in untouched.items() if name not in ASKED}
+        teacher = Teacher()
+        told = ask(teacher, row)
+        assert teacher.requests == []
+        assert told == row | UNTOUCHED | {"candidates": [], "rejected": []}
+
+
+def test_it_is_tried_again_until_a_reply_passes() -> None:
+    teacher = Teacher(said("   "), said(" " + WRONG["input"]), said(GOOD), said(GOOD))
+    row = ask(teacher, attempts=4)
+    assert teacher.places == [(0, 0), (0, 1), (0, 2)]
+    assert row["candidates"][0]["lineage"]["attempt"] == 2
+    assert reasons(row)[-1] == "copied_parent" and [item["attempt"] for item in row["rejected"]] == [0, 1]
+    assert (row["asked"], row["teacher_prompt_tokens"]) == (3, 150)
+
+
+def test_attempts_run_out() -> None:
+    teacher = Teacher(*[said("  ")] * 9)
+    row = ask(teacher, attempts=3, per_wrong=2)
+    assert teacher.places == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert row["candidates"] == [] and len(row["rejected"]) == 6
+
+
+@given(st.integers(1, 4), st.integers(1, 5))
+def test_no_request_of_a_run_has_the_ordinal_of_another(per_wrong: int, iterations: int) -> None:
+    ordinals = []
+    for iteration in range(iterations):
+        teacher = Teacher(*[said(GOOD)] * per_wrong)
+        ask(teacher, iteration=iteration, per_wrong=per_wrong)
+        ordinals += [request.ordinal for request in teacher.requests]
+    assert ordinals == list(range(per_wrong * iterations))
+
+
+def test_the_next_iteration_asks_for_another_sample_of_the_same_seed() -> None:
+    requests = []
+    for iteration in (0, 1):
+        teacher = Teacher(said(GOOD))
+        ask(teacher, iteration=iteration)
+        requests += teacher.requests
+    assert requests[0].sampling["seed"] != requests[1].sampling["seed"]
+
+
+def test_a_used_up_budget_keeps_what_was_found_and_asks_no_more() -> None:
+    teacher = Teacher(said(GOOD), said("  "), None, said(GOOD))
+    row = ask(teacher, per_wrong=3)
+    assert row["budget_stop"] is True and row["asked"] == 2
+    assert [candidate["input"] for candidate in row["candidates"]] == [GOOD.strip()]
+    assert len(row["rejected"]) == 1
+    assert len(teacher.script) == 1
+
+
+def test_a_teacher_error_is_counted_and_costs_one_attempt() -> None:
+    teacher = Teacher(failed("timeout: 120 s"), said(GOOD))
+    row = ask(teacher)
+    assert row["teacher_error"] == "timeout"
+    assert row["rejected"][0]["reason"] == "teacher_error" and row["rejected"][0]["detail"] == "timeout: 120 s"
+    assert len(row["candidates"]) == 1 and row["asked"] == 2
+
+
+def test_a_label_outside_the_set_in_a_chat_reply_is_a_rejection() -> None:
+    role = Augment(
+        TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t", style="chat"),
+        settings=AugmentationConfig(attempts=1), iteration=0, run_seed=0,
+    )  # fmt: skip
+    reply = json.dumps({"examples": [{"text": "Where is my parcel now?", "label": "delivery"}]})
+    row = asyncio.run(role(dict(WRONG), Teacher(said(reply))))
+    assert reasons({"rejected": json.loads(row["rejected"])}) == ["unknown_label"]
+
+
+def test_errors_on_augmented_rows_keep_the_seed_at_their_root() -> None:
+    row = ask(Teacher(said(GOOD)), {**WRONG, "id": "a-77", "seed_id": "s-1"})
+    lineage = row["candidates"][0]["lineage"]
+    assert (lineage["seed_id"], lineage["parent_id"]) == ("s-1", "a-77")
+
+
+def test_the_same_place_asks_the_same_question() -> None:
+    """Nothing of a request may hang on state: a resumed run must find the stored reply."""
+    first, second = Teacher(said("  "), said(GOOD)), Teacher(said("  "), said(GOOD))
+    ask(first)
+    ask(second)
+    assert first.requests == second.requests
+    assert first.requests[0].prompt != first.requests[1].prompt, "another attempt shows other examples"
+
+
+@given(st.permutations(SEEDS), st.sampled_from(SEEDS), st.integers(0, 12), st.text())
+def test_peers_are_of_the_same_class_never_the_mistake_and_hang_on_nothing_but_the_draw(
+    order: Sequence[Example], mistake: Example, count: int, draw: str
+) -> None:
+    found = Peers(TASK, order).beside(mistake, count, draw)
+    assert found == Peers(TASK, SEEDS).beside(mistake, count, draw)
+    assert len({peer.id for peer in found}) == len(found) == min(count, 5)
+    assert mistake.id not in {peer.id for peer in found}
+    assert {peer.output for peer in found} <= {mistake.output}

@@ -1,0 +1,73 @@
+"""The student's role: what it is asked, and what a reply of each kind becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from stream_rows import solved
+
+from llm2llm_ray.requests import Request
+from llm2llm_ray.solving import SOLVED, Solve
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.types import Example, Reply
+
+TASK = Classification(labels=["billing", "account"])
+ROW = {"id": "s-1", "input": "Where do I change my card?", "output": "billing", "origin": "seed", "seed_id": None}
+
+
+def solve(reply: Reply, **options: Any) -> tuple[dict[str, Any], Request]:
+    asked: list[Request] = []
+
+    async def ask(request: Request) -> Reply:
+        asked.append(request)
+        return reply
+
+    row = asyncio.run(Solve(TASK, max_tokens=8, **options)(dict(ROW), ask))
+    (request,) = asked
+    return row, request
+
+
+def test_a_row_is_asked_greedily_with_the_prompt_of_training() -> None:
+    _, request = solve(Reply(text=" billing", finish_reason="stop"))
+    assert request.prompt.text == TASK.student_prompt(ROW["input"]) and not request.prompt.messages
+    assert request.sampling == {"temperature": 0.0, "max_tokens": 8}
+    assert (request.row_id, request.ordinal, request.attempt) == ("s-1", 0, 0)
+
+
+def test_answers_are_graded_and_the_row_keeps_its_own_columns() -> None:
+    reply = Reply(text=" Billing.", finish_reason="stop", prompt_tokens=9, completion_tokens=2, replica="r", weights_sha="w")
+    row, _ = solve(reply)
+    assert {name: row[name] for name in ROW} == ROW
+    assert set(row) == set(ROW) | set(SOLVED)
+    assert (row["correct"], row["answer"], row["completion"], row["error"]) == (True, "billing", " Billing.", "")
+    assert (row["prompt_tokens"], row["completion_tokens"], row["replica"], row["weights_sha"]) == (9, 2, "r", "w")
+    assert row["solved_from"] <= row["solved_until"]
+
+
+def test_a_wrong_answer_and_no_answer_are_both_wrong() -> None:
+    wrong, _ = solve(Reply(text=" account", finish_reason="stop"))
+    assert (wrong["correct"], wrong["answer"]) == (False, "account")
+    none, _ = solve(Reply(text=" I would say billing", finish_reason="stop"))
+    assert (none["correct"], none["answer"]) == (False, None)
+
+
+def test_a_cut_answer_is_counted() -> None:
+    row, _ = solve(Reply(text=" the intent is", finish_reason="length"))
+    assert row["truncated"] and not row["correct"]
+
+
+def test_a_row_that_cannot_be_answered_has_a_reason_and_no_answer() -> None:
+    row, _ = solve(Reply(text="", finish_reason="error", error="prompt_too_long: 900 tokens, 256 fit"))
+    assert (row["error"], row["correct"], row["answer"], row["truncated"]) == ("prompt_too_long", False, None, False)
+
+
+def test_worked_examples_stand_before_the_question() -> None:
+    shot = Example(id="s-9", input="Rename me", output="account")
+    _, request = solve(Reply(text=" billing", finish_reason="stop"), shots=[shot])
+    assert request.prompt.text == f"{TASK.student_prompt('Rename me')} account\n\n{TASK.student_prompt(ROW['input'])}"
+    assert request.prompt.stop
+
+
+def test_columns_are_those_that_rounds_are_read_by() -> None:
+    assert set(SOLVED) <= set(solved("s-1"))

@@ -1,0 +1,86 @@
+"""What a finished run says of itself: above all, whether it helped, and that it says so when it did not."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from llm2llm_ray.config_file import load_config
+from llm2llm_ray.metrics import paired_difference, proportion
+from llm2llm_ray.summary import render, sentence
+
+
+def exams(gained: int, lost: int, both: int = 100) -> dict[str, Any]:
+    """The last student gets `gained` rows that the baseline does not, and the other way round `lost`."""
+    total = gained + lost + both
+    ours = {str(i): i < gained + both for i in range(total)}
+    theirs = {str(i): i >= gained for i in range(total)}
+    found = paired_difference(ours, theirs)
+    accuracy = {
+        who: {**asdict(proportion(sum(marks.values()), total)), "truncated": 0, "updates": 20}
+        for who, marks in (("last", ours), ("baseline", theirs))
+    }
+    return {"accuracy": accuracy, "differences": {"last - baseline": asdict(found) | {"verdict": found.verdict}}}
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "begins", "points"),
+    [
+        (30, 5, "It helped: ", "+18.5 points"),
+        (5, 30, "It did not help, it hurt: ", "-18.5 points"),
+        (12, 10, "It is not shown to have helped: ", "+1.6 points"),
+        (0, 0, "It is not shown to have helped: ", "+0.0 points"),
+    ],
+)
+def test_the_sentence_says_what_the_interval_says(gained: int, lost: int, begins: str, points: str) -> None:
+    told = sentence(exams(gained, lost))
+    assert told.startswith(begins + points)
+    assert "same number of updates" in told and "One run" in told
+
+
+def test_without_a_baseline_it_does_not_claim_anything() -> None:
+    told = sentence(
+        {"accuracy": {}, "differences": {"last - first": {"value": 0.3, "low": 0.2, "high": 0.4, "verdict": "better"}}}
+    )
+    assert "cannot say" in told and "helped:" not in told
+
+
+def report(**other: Any) -> dict[str, Any]:
+    turn = {
+        "index": 0,
+        "dataset": {"num_rows": 32},
+        "student": {"metrics": {"updates": 20}},
+        "round": {"wrong": 9, "evaluated": 32, "asked": 11, "accepted": 7, "rejected": {"duplicate": 3, "empty": 1}},
+        "seconds": {"train": 61.0, "round": 12.34},
+    }
+    return {"run": "demo", "iterations": [turn], "engine_seconds": 61.0, **other}
+
+
+def shown(tmp_path: Path, told: dict[str, Any]) -> str:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "task: {name: gsm8k, data: d}\nstudent: {model: m}\nteacher: {model: t}\nrun: {name: demo, folder: /data/runs}\n"
+    )
+    console = Console(file=io.StringIO(), width=220)
+    render(told, load_config(file), console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
+    text = shown(tmp_path, report(exams=exams(30, 5)))
+    row = next(line for line in text.splitlines() if "9/32" in line)
+    cells = [cell.strip() for cell in row.strip("│┃ ").split("│")]
+    assert cells == ["0", "32", "20", "9/32", "11", "7", "duplicate 3, empty 1", "61.0", "12.3", "-"]
+    assert "last student (LLM2LLM)" in text and "130/135" in text and "0.963" in text
+    assert "It helped" in text
+    assert "/data/runs/demo/" in text
+
+
+def test_a_run_without_a_test_set_shows_no_accuracy(tmp_path: Path) -> None:
+    text = shown(tmp_path, report(exams=None))
+    assert "test set" not in text and "helped" not in text
