@@ -22,17 +22,18 @@ def llm2llm(
 ) -> Iterator[Iteration]:
     """Grow D^0 with teacher examples aimed at what the student gets wrong; yields after each iteration."""
     dataset = versions.seed()  # D^0
-    student = None
+    student, spent = None, False
     for i in range(iterations):
         # M^i, from M^0 each time: the paper's ablation found training on from M^{i-1} worse.
         student = trainer.finetune(dataset, student if continue_training else None)
         graded = errors.stream(student, dataset)  # E^i, flowing
-        if i == iterations - 1:  # the last iteration does not generate
+        if i == iterations - 1 or spent:  # the last iteration does not generate
             yield Iteration(index=i, dataset=dataset, student=student, round=versions.close(dataset, graded), grown=None)
             return
         augmented = augmenter.augment(graded.wrong())  # A^i from W^i, while E^i still flows
         grown, outcome = versions.extend(dataset, augmented)  # D^{i+1} = D^i + A^i
         yield Iteration(index=i, dataset=dataset, student=student, round=outcome, grown=grown)
-        if outcome.wrong == 0 or outcome.stopped_by_budget:
+        if outcome.wrong == 0:
             return
+        spent = outcome.stopped_by_budget  # what was paid for is still trained on
         dataset = grown

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class TaskConfig(Section):
@@ -133,6 +133,8 @@ class TeacherConfig(Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
     engine: EngineConfig = EngineConfig()
+    in_flight: int | None = Field(default=None, ge=1)
+    """Teacher requests open at once; None: 64 on CPU and for services, 256 on GPU."""
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never stored."""
@@ -178,9 +180,9 @@ class AugmentationConfig(Section):
 class EvaluationConfig(Section):
     error_source: Literal["seed", "dev", "cross_fit"] = "seed"
     max_tokens: int = Field(default=256, ge=1)
-    """Tokens of a student's answer; longer ones are cut, counted as truncated and wrong."""
-    in_flight: int = Field(default=64, ge=1)
-    """Requests on the way to each engine at once."""
+    """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
+    in_flight: int | None = Field(default=None, ge=1)
+    """Student requests open at once; None: 16 on CPU, 256 on GPU. Fewer than rows, or the teacher starts when all is over."""
     rows_per_block: int = Field(default=4, ge=1)
     """Rows per Ray Data block: large blocks destroy the overlap of student and teacher."""
     test: bool = True
@@ -247,6 +249,6 @@ class Config(Section):
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 over canonical JSON; raises TypeError on anything without a stable form (sets, objects, NaN)."""
+    """sha256 over canonical JSON; raises TypeError on sets and objects and ValueError on NaN, which have no stable form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

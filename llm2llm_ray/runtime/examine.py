@@ -44,7 +44,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             specs = [spec for spec in parts.engine_specs() if spec.role == "student"]
             show({"stage": "engine"})
             start_engines(specs, config.cluster, device=inputs.device, run_folder=files.root)
-            versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), parts.settings())
+            versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), (), parts.settings())
             assert inputs.test is not None, "preflight refuses evaluation.test without test rows"
             show({"stage": "exam"})
             result = versions.drained(parts.graded(student, inputs.test.parts, inputs.test.id), "exam")["result"]

@@ -133,8 +133,8 @@ def _drive(
 
 def _drain(driver: Any, running: Any) -> None:
     """Stop asking, wait for what is in flight, and end the driver. A training goes on from its last checkpoint later."""
-    ray.get(driver.stop.remote(), timeout=10)
-    ray.wait([running], timeout=DRAIN_S)
+    if ray.get(driver.stop.remote(), timeout=10):
+        ray.wait([running], timeout=DRAIN_S)
     ray.kill(driver)
     raise Interrupted("stopped; what was in flight is stored, and the same command goes on from here")
 

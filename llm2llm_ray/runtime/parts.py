@@ -20,6 +20,7 @@ from llm2llm_ray.storage.files import Files
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion, Example, Student
 
+_ENGINE_EFFECTS = {"max_model_len", "dtype", "engine_kwargs"}
 TEACHER_SHOTS = 8
 """Worked examples before each test question when the teacher itself is examined."""
 
@@ -89,7 +90,7 @@ class Parts:
             model_sha=student.sha,
             run_root=self.inputs.run_root,
             replies=f"replies/student-{student.sha[:12]}",
-            in_flight=config.evaluation.in_flight,
+            in_flight=config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 16),
             run_seed=config.run.seed,
             progress=self.progress,
         )
@@ -108,7 +109,7 @@ class Parts:
             model_sha=self.inputs.teacher_sha,
             run_root=self.inputs.run_root,
             replies="replies/teacher-exam",
-            in_flight=config.evaluation.in_flight,
+            in_flight=self._teacher_in_flight(),
             run_seed=config.run.seed,
             budget=config.teacher.budget,
             budget_replies=self._paid_for(),
@@ -135,7 +136,7 @@ class Parts:
                 model_sha=self.inputs.teacher_sha,
                 run_root=self.inputs.run_root,
                 replies=_teacher_replies(iteration),
-                in_flight=config.evaluation.in_flight,
+                in_flight=self._teacher_in_flight(),
                 run_seed=config.run.seed,
                 budget=config.teacher.budget,
                 budget_replies=self._paid_for(),
@@ -146,6 +147,8 @@ class Parts:
                 "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),
                 "augmentation": settings.model_dump(exclude={"near_duplicate", "near_test"}),
                 "peers": seeds_id,
+                "engine": config.teacher.engine.model_dump(include=_ENGINE_EFFECTS),
+                "budget": config.teacher.budget.model_dump(),  # a raised budget goes on with a round that ran out of it
             }
             return spec, about
 
@@ -153,6 +156,10 @@ class Parts:
 
     def _paid_for(self) -> tuple[str, ...]:
         return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)))
+
+    def _teacher_in_flight(self) -> int:
+        served_on_gpu = self.config.teacher.kind == "serve" and self.inputs.device == "gpu"
+        return self.config.teacher.in_flight or (256 if served_on_gpu else 64)
 
     def settings(self) -> Any:
         """One-shot asks for everything after the first student: the same number of requests, in one round."""
@@ -176,6 +183,7 @@ class Parts:
         return {
             "task": dict(self.inputs.task.describe()),
             "max_tokens": self.config.evaluation.max_tokens,
+            "engine": self.config.student.engine.model_dump(include=_ENGINE_EFFECTS),
             "seed": self.config.run.seed,
         }
 

@@ -20,7 +20,7 @@ def check_prompt_lengths(config: Config, checked: Checked, student_model: str) -
             if prompt + 1 > context:
                 raise UserError(
                     f"{name} row {row.id} ({checked.splits.sources.get(name, name)}): its prompt has {prompt} tokens, which "
-                    f"leaves no room for an answer in student.engine.max_model_len={context}; raise it, or shorten or drop the row: "
+                    f"leaves no room for an answer in student.engine.max_model_len={context}; raise it, or shorten the row: "
                     f"{row.input[:60]!r}…"
                 )
             if name == "seed":

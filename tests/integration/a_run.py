@@ -101,14 +101,13 @@ def scripted_run(folder: Path, model: str, *, iterations: int = 3, latency_s: fl
         for n, row in enumerate(texts(12, 0))
     ] + [{"input": row["text"], "answers": [f" {row['label']}"]} for row in texts(6, 100)]
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
-    replies = [
-        {"reply": f"A new request of kind {n}, with words {chr(97 + n % 26) * (n + 3)} of its own"} for n in range(40)
-    ]
+    replies = [{"reply": f"A new request of kind {n}, with words {chr(97 + n % 26) * (n + 3)} of its own"} for n in range(40)]
     (folder / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in replies))
     run.config["teacher"] = {
         "kind": "scripted", "model": str(folder / "replies.jsonl"), "style": "completion", "latency_s": latency_s,
     }  # fmt: skip
     run.config["evaluation"] |= {"recorded_answers": str(folder / "answers.jsonl"), "in_flight": 2}
+    run.config["teacher"]["in_flight"] = 2
     return run
 
 

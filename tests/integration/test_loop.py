@@ -62,7 +62,7 @@ def same_end(run: Run, undisturbed: Run) -> None:
     durable_twice = [call for call, times in calls.items() if times > 1]
     assert len(calls) == len(set(undisturbed.teacher_calls()))
     # A call that was in flight when the process died was never durable: it may be asked once more.
-    assert len(durable_twice) <= int(run.config["evaluation"]["in_flight"])
+    assert len(durable_twice) <= int(run.config["teacher"]["in_flight"])
 
 
 def test_sigkill_while_the_teacher_works_then_the_same_command(tmp_path: Path, tiny_model: str, undisturbed: Run) -> None:

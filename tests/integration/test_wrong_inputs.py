@@ -21,7 +21,10 @@ Change = Callable[[dict[str, Any], Path], None]
 
 def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
     labels = ["billing", "shipping"]
-    return [{"text": f"request number {n} about my {labels[n % 2]} matter", "label": labels[n % 2]} for n in range(start, start + count)]
+    return [
+        {"text": f"request number {n} about my {labels[n % 2]} matter", "label": labels[n % 2]}
+        for n in range(start, start + count)
+    ]
 
 
 def write(path: Path, items: list[dict[str, Any]]) -> None:
@@ -124,7 +127,11 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, tiny_model: st
     started = time.monotonic()
     env = {**os.environ, "TEST_TEACHER_KEY": "sk-secret-of-the-test"}
     done = subprocess.run(
-        [sys.executable, "-m", "llm2llm_ray", "run", str(tmp_path / "wrong.yaml")], capture_output=True, text=True, env=env, check=False
+        [sys.executable, "-m", "llm2llm_ray", "run", str(tmp_path / "wrong.yaml")],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
     )
     print(f"{time.monotonic() - started:.1f} s: {done.stderr.strip()}")
     assert done.returncode == 2, done.stderr

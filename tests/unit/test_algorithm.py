@@ -198,11 +198,11 @@ def test_the_teacher_is_asked_while_the_student_is_still_being_evaluated() -> No
     assert first_round == ["answered 0", "asked 0", "answered 0", "asked 0", "answered 0", "answered 0"]
 
 
-def test_used_up_budget_ends_the_run_with_what_it_has() -> None:
+def test_after_a_used_up_budget_one_more_student_is_trained_on_what_was_paid_for() -> None:
     told = world("s-0 s-1", "s-0 s-1 s-2", "s-0", "s-0", budget=3)
     turns = list(loop(told))
-    assert [turn.round.stopped_by_budget for turn in turns] == [False, True]
-    assert turns[-1].grown is not None and turns[-1].grown.num_rows == len(SEEDS) + 3
+    assert [turn.round.stopped_by_budget for turn in turns] == [False, True, False]
+    assert turns[-1].dataset.num_rows == len(SEEDS) + 3 and turns[-1].grown is None
 
 
 def test_one_iteration_trains_and_evaluates_and_asks_for_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -100,14 +100,12 @@ def test_a_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: no such config file"
 
 
-@pytest.mark.xfail(strict=True, reason="config_file.load_config reads bytes that are not UTF-8, or a folder, without catching it")
 def test_a_file_that_cannot_be_read_is_the_users_mistake(file: Path, tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     assert "UTF-8" in refused(file)
     assert str(tmp_path) in refused(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="config_file.load_config lets the last of two equal keys win in silence")
 def test_a_section_given_twice_is_the_users_mistake(file: Path) -> None:
     file.write_text(SMALL + "teacher: {model: other}\n")
     assert "teacher" in refused(file)
@@ -139,7 +137,6 @@ def test_a_set_that_names_no_field_is_told(file: Path, override: str) -> None:
     assert refused(file, override).startswith(f"--set {override}: ")
 
 
-@pytest.mark.xfail(strict=True, reason="config_file._override parses the value as YAML without catching its error")
 @pytest.mark.parametrize("value", ["[", "a: b: c", "'"])
 def test_a_set_value_that_is_no_yaml_is_told(file: Path, value: str) -> None:
     assert refused(file, f"student.model={value}").startswith(f"--set student.model={value}: ")
@@ -171,18 +168,17 @@ def test_a_run_name_is_a_safe_folder_name(name: str) -> None:
     assert name and not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-") and len(name) <= 41
 
 
-json_values = st.recursive(
+plain = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
-    max_leaves=8,
+    | st.text('aé\u2028"', max_size=4)
 )
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values))
+@settings(max_examples=30)
+@given(st.dictionaries(st.text("abé", max_size=3), plain | st.lists(plain, max_size=3), max_size=4))
 def test_a_fingerprint_does_not_hang_on_the_order_of_keys(value: dict[str, object]) -> None:
     assert fingerprint(dict(reversed(value.items()))) == fingerprint(value)
 

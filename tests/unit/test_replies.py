@@ -86,9 +86,7 @@ def test_the_order_of_sampling_parameters_is_not_in_the_key() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(st.text(st.characters(), max_size=40) | st.just("\ud83d half"), min_size=1, max_size=6))
-def test_any_text_is_found_again_by_whoever_opens_the_log(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
-) -> None:
+def test_any_text_is_found_again_by_whoever_opens_the_log(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     files = Files(str(tmp_path_factory.mktemp("run")))
     items = {f"k{number}": reply(text) for number, text in enumerate(texts)}
     log = ReplyLog(files, "replies")
@@ -189,9 +187,7 @@ def test_zeros_left_by_a_power_loss_are_a_torn_line(tmp_path: Path) -> None:
     assert ReplyLog(files, "replies").torn == 1
 
 
-def test_a_failed_write_is_told_to_every_caller_and_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_is_told_to_every_caller_and_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(str(tmp_path))
     log, real = ReplyLog(files, "replies"), os.fsync
     put_all(log, {"k0": reply("zero")})

@@ -29,7 +29,9 @@ TEST = [Example(id="t-1", input="My invoice of last month shows the wrong amount
 
 
 def versions(files: Files, *, held_out: Sequence[Example] = TEST, settings: AugmentationConfig | None = None) -> RecordedVersions:
-    return RecordedVersions(files, TASK, lambda: SEEDS, lambda: held_out, settings or AugmentationConfig())
+    return RecordedVersions(
+        files, TASK, lambda: SEEDS, lambda: held_out, [row.id for row in held_out], settings or AugmentationConfig()
+    )
 
 
 @pytest.fixture
@@ -161,7 +163,6 @@ def test_a_commit_setting_repeats_the_commit_and_not_the_round(files: Files) -> 
     assert stricter.num_rows == len(SEEDS) + 1
 
 
-@pytest.mark.xfail(strict=True, reason="versioning._commit_inputs leaves the held-out rows out of the commit's key")
 def test_a_test_row_that_comes_later_is_kept_out_too(files: Files) -> None:
     rows = [augmented("s-1", "Can I pay this by bank transfer?")]
     extend(files, rows)

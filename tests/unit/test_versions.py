@@ -76,9 +76,7 @@ def commit_seeds(store: VersionStore) -> DatasetVersion:
 
 def child(root: Path, die_at: str = "never", die_in_rows: bool = False) -> subprocess.Popen[str]:
     code = COMMIT.format(tests=str(Path(__file__).parent), root=str(root), die_at=die_at, die_in_rows=die_in_rows)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -179,9 +177,7 @@ def test_versions_grow_along_a_chain_and_are_found(tmp_path: Path) -> None:
     assert (store.find(1), store.find(7)) == (d1, None)
     assert (store.load(d2.id), store.load("0" * 64)) == (d2, None)
     # Parts are shared on disk, not copied: the seeds' part is one file with three names.
-    assert {os.stat(tmp_path / version.parts[0]).st_ino for version in (d0, d1, d2)} == {
-        os.stat(tmp_path / d0.parts[0]).st_ino
-    }
+    assert {os.stat(tmp_path / version.parts[0]).st_ino for version in (d0, d1, d2)} == {os.stat(tmp_path / d0.parts[0]).st_ino}
 
 
 def test_no_new_rows_give_the_parents_id_at_a_new_iteration(tmp_path: Path) -> None:
@@ -289,9 +285,7 @@ def test_the_same_ids_without_a_local_folder(tmp_path: Path) -> None:
     assert ids[0] == ids[1]
 
 
-def test_load_dataset_opens_versions_as_they_are_and_sees_them_grow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_dataset_opens_versions_as_they_are_and_sees_them_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from datasets import load_dataset
 
