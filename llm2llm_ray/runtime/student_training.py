@@ -30,7 +30,7 @@ from llm2llm_ray.runtime.models import model_sha, resolve_model
 from llm2llm_ray.runtime.training_log import TrainingLog
 from llm2llm_ray.runtime.weights import node_local
 from llm2llm_ray.storage.files import Files
-from llm2llm_ray.storage.stages import StageRecords, stage_key
+from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion, Student
 
@@ -61,6 +61,7 @@ class RayTrainer:
         self._files = Files(run_folder)
         self._base_model = base_model
         self._stages = stages
+        self._events = Events(self._files)
         self._progress = progress
 
     def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
@@ -80,6 +81,8 @@ class RayTrainer:
         name = f"{label}-{key[:12]}"
         record = self._stages.find(STAGE, key)
         if record is None:
+            told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
+            self._events.add("stage_started", **told)
             job = self._job(dataset, start_name, start_sha, name, updates)
             metrics = exported(self._files, job.export) or self._train(job, name)
             path = self._files.absolute(job.export)
@@ -89,6 +92,7 @@ class RayTrainer:
             record = self._stages.record(
                 STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
             )
+            self._events.add("stage_finished", **told)
         self._forget_checkpoints(name)
         result = record["result"]
         return Student(
