@@ -182,7 +182,7 @@ class EvaluationConfig(Section):
     max_tokens: int = Field(default=256, ge=1)
     """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
     in_flight: int | None = Field(default=None, ge=1)
-    """Student requests open at once; None: 16 on CPU, 256 on GPU. Fewer than rows, or the teacher starts when all is over."""
+    """Student requests open at once; None: 8 on CPU, 256 on GPU. Fewer than rows, or the teacher starts when all is over."""
     rows_per_block: int = Field(default=4, ge=1)
     """Rows per Ray Data block: large blocks destroy the overlap of student and teacher."""
     test: bool = True

@@ -24,6 +24,8 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
         ray.init(address=address, runtime_env={"env_vars": env}, **common)
         return False
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # engine processes die with their replica
+    # A worker process costs seconds of a laptop's CPU to start: keep those of one stage for the next.
+    os.environ.setdefault("RAY_num_workers_soft_limit", "8")
     ray.init(
         address="local",
         num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),

@@ -102,7 +102,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
         # vLLM 0.29 on CPU: a prompt that is cut into chunks while its request has a seed rewinds the seed's generator, which
         # torch cannot do on CPU, and the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
         kwargs |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(2048, engine.max_model_len)}
-        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         bundle = {"CPU": 0.1}
     else:
         kwargs |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_sleep_mode": cluster.share_gpu}

@@ -90,7 +90,7 @@ class Parts:
             model_sha=student.sha,
             run_root=self.inputs.run_root,
             replies=f"replies/student-{student.sha[:12]}",
-            in_flight=config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 16),
+            in_flight=config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 8),
             run_seed=config.run.seed,
             progress=self.progress,
         )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 
 from llm2llm_ray.errors import StreamConsumed
@@ -19,6 +18,8 @@ from llm2llm_ray.runtime.ask import AskSpec, ask_stage
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Student
 
+ONE_TASK: dict[str, Any] = {"concurrency": 1, "ray_remote_args": {"num_cpus": 0.1}}
+"""For reading and writing: each further task at once would start a worker process, seconds of a laptop's CPU, for kilobytes."""
 ROW_COLUMNS = ["id", "input", "output", "origin", "seed_id"]
 
 
@@ -27,7 +28,7 @@ class RayGraded:
     """A stream of graded rows. `prepare` runs right before it flows (loads the student's weights)."""
 
     files: Files
-    parts: Sequence[str]
+    rows: DatasetVersion
     solve: AskSpec
     iteration: int
     inputs: Mapping[str, Any]
@@ -47,17 +48,13 @@ class RayGraded:
         self.consumed = True
         self.prepare()
         if self.solve.progress is not None:
-            self.solve.progress.expect.remote(sum(self._rows_in(part) for part in self.parts))
+            self.solve.progress.expect.remote(self.rows.num_rows)
         dataset = ray.data.read_parquet(
-            [self.files.absolute(part) for part in self.parts], columns=ROW_COLUMNS, ray_remote_args={"num_cpus": 0.1}
+            [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
         ).repartition(target_num_rows_per_block=self.rows_per_block)
         for spec in (self.solve, *further):
             dataset = ask_stage(dataset, spec, self.rows_per_block)
-        dataset.write_parquet(self.files.absolute(folder), ray_remote_args={"num_cpus": 0.1})
-
-    def _rows_in(self, part: str) -> int:
-        with self.files.open_input(part) as stream:
-            return pq.read_metadata(stream).num_rows
+        dataset.write_parquet(self.files.absolute(folder), **ONE_TASK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +78,14 @@ class RayAugmented:
 
 @dataclass(frozen=True, kw_only=True)
 class RayErrorSource:
-    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `parts_for`."""
+    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `rows_for`."""
 
-    graded: Callable[[Student, Sequence[str], str], RayGraded]
-    parts_for: Callable[[DatasetVersion], tuple[Sequence[str], str]]
-    """D^i -> the Parquet parts to evaluate, and their identity."""
+    graded: Callable[[Student, DatasetVersion], RayGraded]
+    rows_for: Callable[[DatasetVersion], DatasetVersion]
+    """D^i -> the rows to evaluate."""
 
     def stream(self, student: Student, dataset: DatasetVersion) -> RayGraded:
-        parts, identity = self.parts_for(dataset)
-        return self.graded(student, parts, identity)
+        return self.graded(student, self.rows_for(dataset))
 
 
 @dataclass(frozen=True, kw_only=True)

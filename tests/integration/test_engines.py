@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from labels import rows as rows_to_learn
+from test_training import Run
 from tiny import make_tiny_model
 
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 from llm2llm_ray.requests import Request
+from llm2llm_ray.rounds import round_rows
+from llm2llm_ray.runtime.ask import AskSpec
 from llm2llm_ray.runtime.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
 from llm2llm_ray.runtime.models import model_sha
+from llm2llm_ray.runtime.streams import RayGraded
 from llm2llm_ray.runtime.tokens import encode_prompt
 from llm2llm_ray.runtime.transports import EngineRoute, EngineTransport
-from llm2llm_ray.types import Message, Prompt
+from llm2llm_ray.solving import SOLVED, Solve
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.replies import read_replies
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.types import Example, Message, Prompt
 
 pytestmark = pytest.mark.integration
 RUN = "engine-tests"
@@ -55,6 +68,10 @@ def ask(app: str, model: str, prompts: list[str]) -> list[Any]:
         return await asyncio.gather(*[client.ask(request) for request in requests])
 
     return asyncio.run(all_of_them())
+
+
+async def identity(app: str) -> Any:
+    return await engine_handle(app).identity.remote()
 
 
 def greedy_in_transformers(model: str, prompt: str) -> str:
@@ -141,22 +158,51 @@ def test_stop_strings_end_an_answer(engines: str, tiny_model: str) -> None:
     assert asyncio.run(answer((letter,))).text == whole.split(letter)[0]
 
 
-def test_a_killed_replica_is_replaced_and_requests_wait_for_it(engines: str, tiny_model: str, other_model: str) -> None:
-    import os
-    import signal
+def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
+    engines: str, tiny_model: str, other_model: str, tmp_path: Path
+) -> None:
+    """SIGKILL while rows are in flight: every row is answered, by the weights that were meant, and none is asked twice."""
+    files = Files(str(tmp_path))
+    labels = Classification(labels=["billing", "shipping"])
+    rows = [Example(id=f"r-{n}", input=f"Where is parcel number {n}?", output="shipping") for n in range(60)]
+    version = VersionStore(files).commit(rows, parent=None, iteration=0, about={})
+    sha = model_sha(other_model)
+    route = EngineRoute(app=engines, tokenizer=other_model, max_model_len=256, model="tiny", weights=(other_model, sha))
+    spec = AskSpec(
+        name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route, model_sha=sha, run_root=files.root,
+        replies="replies/student", in_flight=4,
+    )  # fmt: skip
+    stream = RayGraded(
+        files=files, parts=version.parts, solve=spec, iteration=0, inputs={}, rows_per_block=2, prepare=lambda: None
+    )
+    killed: list[int] = []
 
-    async def identity() -> Any:
-        return await engine_handle(engines).identity.remote()
+    def kill_midway() -> None:
+        while len(list(read_replies(files, "replies/student"))) < 10:
+            time.sleep(0.02)
+        killed.append(asyncio.run(identity(engines))["pid"])
+        os.kill(killed[0], signal.SIGKILL)
 
-    load_weights(engines, other_model, model_sha(other_model))
-    before = asyncio.run(identity())
-    os.kill(before["pid"], signal.SIGKILL)
-    started = time.monotonic()
-    (reply,) = ask(engines, other_model, PROMPTS[:1])
-    assert reply.text == greedy_in_transformers(other_model, PROMPTS[0])
-    after = asyncio.run(identity())
-    assert after["replica"] != before["replica"] and after["weights_sha"] == model_sha(other_model)
-    print(f"answered {time.monotonic() - started:.0f} s after the kill")
+    killer = threading.Thread(target=kill_midway)
+    killer.start()
+    stream.drain("rounds/killed")
+    killer.join()
+    answered = list(round_rows(files, "rounds/killed"))
+    assert sorted(row["id"] for row in answered) == sorted(row.id for row in rows)
+    assert {row["error"] for row in answered} == {""} and {row["weights_sha"] for row in answered} == {sha}
+    assert len({row["replica"] for row in answered}) == 2, "the kill came too late to be in the middle"
+    stored = [record["key"] for record in read_replies(files, "replies/student")]
+    assert len(stored) == len(set(stored)) == len(rows)
+    assert asyncio.run(identity(engines))["pid"] != killed[0]
+
+
+def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_model: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, tiny_model, method="lora", global_batch_size=8, micro_batch_size=8, updates=6, learning_rate=1e-2)
+    student = run.trainer.finetune(run.version(rows_to_learn(0, 24)), None)
+    assert (Path(student.path) / "adapter").is_dir() and student.sha != model_sha(tiny_model)
+    replies = ask(engines, student.path, PROMPTS)
+    assert {reply.weights_sha for reply in replies} == {student.sha}
+    assert [reply.text for reply in replies] == [greedy_in_transformers(student.path, prompt) for prompt in PROMPTS]
 
 
 def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path) -> None:

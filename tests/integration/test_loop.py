@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +13,15 @@ from a_run import Run, scripted_run, served_run
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-def test_the_loop_with_both_engines(tmp_path: Path, tiny_model: str) -> None:
+def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_model: str) -> None:
+    """SIGKILL while both engines are up orphans vLLM's processes; the next start ends them, and the run goes to its end."""
     run = served_run(tmp_path, tiny_model)
+    run.kill_when(lambda run: any(event["event"] == "stage_started" for event in run.events()))
+    time.sleep(5)  # the raylet's children notice
+    orphans = run.left_behind()
     run.finish()
+    removed = [event["removed"]["processes"] for event in run.events() if event["event"] == "started"][-1]
+    assert {line.split()[1] for line in removed} >= {str(pid) for pid in orphans}
     report = run.report()
     first, last = report["iterations"]
     assert first["round"]["evaluated"] == 12 and first["grown"]["id"] == last["dataset"]["id"]
@@ -22,8 +29,8 @@ def test_the_loop_with_both_engines(tmp_path: Path, tiny_model: str) -> None:
     assert last["dataset"]["num_rows"] == 12 + first["round"]["accepted"]
     assert set(report["exams"]["accuracy"]) == {"untrained", "first", "last", "baseline"}
     engines_up = [event["time"] for event in run.events() if event["event"] == "engines_up"]
-    stages = [event["time"] for event in run.events() if event["event"] == "stage_started"]
-    assert len(engines_up) == 1 and engines_up[0] < min(stages)
+    finished = [event["time"] for event in run.events() if event["event"] == "stage_finished"]
+    assert len(engines_up) == 2 and engines_up[-1] < min(finished), "an engine was started after the first stage had ended"
     assert run.left_behind() == []
 
 
