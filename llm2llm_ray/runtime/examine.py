@@ -47,7 +47,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), (), parts.settings())
             assert inputs.test is not None, "preflight refuses evaluation.test without test rows"
             show({"stage": "exam"})
-            result = versions.drained(parts.graded(student, inputs.test.parts, inputs.test.id), "exam")["result"]
+            result = versions.drained(parts.graded(student, inputs.test), "exam")["result"]
             hits = result["evaluated"] - result["wrong"] - sum(result["errors"].values())
             found = asdict(proportion(hits, result["evaluated"]))
             return found | {"model": model, "truncated": result["truncated"], "rows": result["folder"]}

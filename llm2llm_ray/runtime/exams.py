@@ -42,7 +42,7 @@ class Exams:
             baseline = self._trainer.finetune_baseline(seeds, int(last.metrics["updates"]))
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
-            self._examine("teacher", self._parts.teacher_exam(inputs.test.parts, inputs.test.id, shots))
+            self._examine("teacher", self._parts.teacher_exam(inputs.test, shots))
         differences = {
             f"last - {other}": self._difference("last", other) for other in ("baseline", "first") if other in self._marks
         }
@@ -51,7 +51,7 @@ class Exams:
     def _sit(self, who: str, student: Student) -> None:
         test = self._parts.inputs.test
         assert test is not None
-        self._examine(who, self._parts.graded(student, test.parts, test.id))
+        self._examine(who, self._parts.graded(student, test))
         self._told[who]["updates"] = student.metrics.get("updates", 0)
 
     def _examine(self, who: str, stream: RayGraded) -> None:

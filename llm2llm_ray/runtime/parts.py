@@ -70,16 +70,15 @@ class Parts:
     def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
         """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts."""
 
-        def parts_for(dataset: DatasetVersion) -> tuple[Sequence[str], str]:
+        def rows_for(dataset: DatasetVersion) -> DatasetVersion:
             if self.config.evaluation.error_source == "dev":
                 assert self.inputs.dev is not None
-                return self.inputs.dev.parts, self.inputs.dev.id
-            chosen = dataset if self.config.augmentation.augment_augmented else seeds
-            return chosen.parts, chosen.id
+                return self.inputs.dev
+            return dataset if self.config.augmentation.augment_augmented else seeds
 
-        return RayErrorSource(graded=self.graded, parts_for=parts_for)
+        return RayErrorSource(graded=self.graded, rows_for=rows_for)
 
-    def graded(self, student: Student, parts: Sequence[str], identity: str) -> RayGraded:
+    def graded(self, student: Student, rows: DatasetVersion) -> RayGraded:
         """`student` on these rows, greedily, through the resident engine."""
         config, iteration = self.config, student.iteration
         solve = AskSpec(
@@ -90,14 +89,14 @@ class Parts:
             model_sha=student.sha,
             run_root=self.inputs.run_root,
             replies=f"replies/student-{student.sha[:12]}",
-            in_flight=config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 8),
+            in_flight=self._student_in_flight(rows.num_rows),
             run_seed=config.run.seed,
             progress=self.progress,
         )
-        inputs = {"model": student.sha, "rows": identity, **self._exam_inputs(), "iteration": iteration}
-        return self._stream(parts, solve, iteration, inputs, lambda: self._load(student))
+        inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
+        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student))
 
-    def teacher_exam(self, parts: Sequence[str], identity: str, shots: Sequence[Example]) -> RayGraded:
+    def teacher_exam(self, rows: DatasetVersion, shots: Sequence[Example]) -> RayGraded:
         """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
         config = self.config
         shots = sorted(shots, key=lambda e: e.id)[:TEACHER_SHOTS] if len(shots) > TEACHER_SHOTS else shots
@@ -116,9 +115,9 @@ class Parts:
             progress=self.progress,
         )
         inputs = {
-            "model": self.inputs.teacher_sha, "rows": identity, "shots": [s.id for s in shots], **self._exam_inputs(),
+            "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
         }  # fmt: skip
-        return self._stream(parts, solve, 0, inputs, lambda: None)
+        return self._stream(rows, solve, 0, inputs, lambda: None)
 
     def augmenter(self, seeds: Sequence[Example], seeds_id: str) -> RayAugmenter:
         config, settings = self.config, self.settings()
@@ -157,6 +156,11 @@ class Parts:
     def _paid_for(self) -> tuple[str, ...]:
         return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)))
 
+    def _student_in_flight(self, rows: int) -> int:
+        """On CPU an eighth of the rows, so that a small set still comes in waves and the teacher starts after the first."""
+        fitting = 256 if self.inputs.device == "gpu" else min(32, max(8, rows // 8))
+        return self.config.evaluation.in_flight or fitting
+
     def _teacher_in_flight(self) -> int:
         served_on_gpu = self.config.teacher.kind == "serve" and self.inputs.device == "gpu"
         return self.config.teacher.in_flight or (256 if served_on_gpu else 64)
@@ -173,9 +177,9 @@ class Parts:
         wanted = self.config.run.iterations
         return min(2, wanted) if self.config.augmentation.one_shot else wanted
 
-    def _stream(self, parts: Sequence[str], solve: AskSpec, iteration: int, inputs: Mapping[str, Any], prepare: Any) -> RayGraded:
+    def _stream(self, rows: DatasetVersion, solve: AskSpec, iteration: int, inputs: Mapping[str, Any], prepare: Any) -> RayGraded:
         return RayGraded(
-            files=self.files, parts=parts, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
+            files=self.files, rows=rows, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
             rows_per_block=self.config.evaluation.rows_per_block,
         )  # fmt: skip
 
