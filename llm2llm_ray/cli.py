@@ -68,5 +68,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _errors.print(f"error: {error}")
+        _errors.print(f"error: {error}", soft_wrap=True)
         sys.exit(2)

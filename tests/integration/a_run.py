@@ -93,7 +93,7 @@ class Run:
         return found
 
 
-def scripted_run(folder: Path, model: str, *, iterations: int = 3, latency_s: float = 0.3) -> Run:
+def scripted_run(folder: Path, model: str, *, iterations: int = 2, latency_s: float = 0.3) -> Run:
     """Real training of a tiny model on Ray Train and DeepSpeed; answers recorded, teacher scripted, both deterministic."""
     run = _base(folder, model, iterations)
     answers = [
@@ -106,7 +106,7 @@ def scripted_run(folder: Path, model: str, *, iterations: int = 3, latency_s: fl
     run.config["teacher"] = {
         "kind": "scripted", "model": str(folder / "replies.jsonl"), "style": "completion", "latency_s": latency_s,
     }  # fmt: skip
-    run.config["evaluation"] |= {"recorded_answers": str(folder / "answers.jsonl"), "in_flight": 2}
+    run.config["evaluation"] |= {"recorded_answers": str(folder / "answers.jsonl"), "in_flight": 2, "matched_baseline": False}
     run.config["teacher"]["in_flight"] = 2
     return run
 
