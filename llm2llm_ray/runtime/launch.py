@@ -46,6 +46,7 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
     files = Files(config.run_path)
     with run_lease(files.root), _Termination() as told_to_stop:
         files.clear_scratch()
+        show({"stage": "models"})  # a first download or conversion takes a minute
         inputs = prepare(config, checked, files)
         show({"stage": "starting Ray"})
         ours = connect(config.cluster, env=RAY_ENV)
