@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import PurePath
 from typing import Any
 
 from llm2llm_ray.augmentation.commit import Candidate
@@ -122,7 +123,7 @@ class Augment:
                 attempt=attempt,
                 wrong_answer=mistake.completion,
                 prompt_sha=request.prompt_sha,
-                teacher=teacher.model,
+                teacher=_name_of(teacher),
                 sampling_seed=int(request.sampling["seed"]),
             )
             passed: list[Candidate] = []
@@ -169,3 +170,8 @@ def graded(row: Mapping[str, Any]) -> Graded:
 
 def _record(rejected: Rejected, ordinal: int, attempt: int) -> dict[str, Any]:
     return asdict(rejected) | {"ordinal": ordinal, "attempt": attempt}
+
+
+def _name_of(teacher: TeacherConfig) -> str:
+    """A script goes by its file's name: a row's lineage, and so its version, must not depend on where the file lies."""
+    return f"scripted:{PurePath(teacher.model).name}" if teacher.kind == "scripted" else teacher.model
