@@ -72,7 +72,7 @@ def test_a_wrong_row_gets_one_new_example_with_its_lineage() -> None:
     assert (candidate["input"], candidate["output"]) == (GOOD.strip(), "billing")
     lineage = candidate["lineage"]
     assert (lineage["seed_id"], lineage["parent_id"], lineage["iteration"], lineage["ordinal"]) == ("s-1", "s-1", 2, 2)
-    assert (lineage["wrong_answer"], lineage["teacher"]) == (WRONG["completion"], "t")
+    assert (lineage["wrong_answer"], lineage["teacher"]) == (WRONG["completion"], "scripted:t")
     assert lineage["prompt_sha"] == teacher.requests[0].prompt_sha
     assert lineage["sampling_seed"] == teacher.requests[0].sampling["seed"] == sampling_seed(7, "s-1", 2, 0)
     assert (row["asked"], row["teacher_prompt_tokens"], row["teacher_completion_tokens"]) == (1, 50, 10)
