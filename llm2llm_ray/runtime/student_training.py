@@ -41,6 +41,14 @@ WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkp
 """Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there
 as the sha of the weights started from. Workers, ZeRO stage and precision stay in: they change the arithmetic."""
 CONTROLLER_FAILURES = 3
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""glibc gives freed gradients back to the kernel and takes them again at every update: half of an update's time here went
+into page faults. Kept instead, on CPU only."""
 SECONDS_BETWEEN_POLLS = 0.5
 
 
@@ -166,6 +174,7 @@ class RayTrainer:
             env["DS_ACCELERATOR"] = "cpu"
             # Threads that sleep at a barrier, not spin: with one busy neighbour on 2 cores an update takes half the time.
             env["OMP_WAIT_POLICY"] = "PASSIVE"
+            env |= KEEP_MEMORY
             if job.threads:
                 env["OMP_NUM_THREADS"] = str(job.threads)
         # A lowered micro-batch restarts the group once for each halving, which shall not use up what crashes may.
@@ -194,7 +203,15 @@ class RayTrainer:
             seen = len(lines)
 
         def watch() -> None:
-            while not over.wait(SECONDS_BETWEEN_POLLS):
+            while not over.wait(KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""glibc gives freed gradients back to the kernel and takes them again at every update: half of an update's time here went
+into page faults. Kept instead, on CPU only."""
+SECONDS_BETWEEN_POLLS):
                 hand_on()
 
         thread = threading.Thread(target=watch, name="training-progress", daemon=True)
