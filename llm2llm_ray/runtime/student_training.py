@@ -203,15 +203,7 @@ class RayTrainer:
             seen = len(lines)
 
         def watch() -> None:
-            while not over.wait(KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
-"""glibc gives freed gradients back to the kernel and takes them again at every update: half of an update's time here went
-into page faults. Kept instead, on CPU only."""
-SECONDS_BETWEEN_POLLS):
+            while not over.wait(SECONDS_BETWEEN_POLLS):
                 hand_on()
 
         thread = threading.Thread(target=watch, name="training-progress", daemon=True)
