@@ -89,6 +89,7 @@ class EngineServer(LLMServer):
         await self.pause(mode="wait")
         try:
             await self.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+            await self.collective_rpc("refresh_tied_head")
             await self.reset_prefix_cache()
         finally:
             await self.resume()

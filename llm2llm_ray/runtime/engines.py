@@ -93,6 +93,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
         "dtype": engine.dtype if engine.dtype != "auto" else _native_dtype(device),
         "tensor_parallel_size": engine.tensor_parallel,
         "enable_prefix_caching": True,
+        "worker_extension_cls": "llm2llm_ray.runtime.tied_head.TiedHead",
         "seed": 0,
     }
     env = {RUN_MARK: run_folder, "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}

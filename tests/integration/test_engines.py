@@ -163,7 +163,7 @@ def test_more_seeded_prompt_tokens_than_a_step_takes_do_not_kill_the_engine(engi
         )
 
     replies = asyncio.run(flood())
-    assert sum(reply.prompt_tokens for reply in replies) > 3 * 2048  # more than one step's worth
+    assert sum(reply.prompt_tokens for reply in replies) > 2 * 2048  # more than one step's worth
     assert [reply.error for reply in replies] == [""] * 40 and len({reply.replica for reply in replies}) == 1
 
 
