@@ -17,6 +17,8 @@ from llm2llm_ray.tasks import TASKS
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _errors = Console(stderr=True, highlight=False, markup=False)
 
+_LOG_WIDTH = 150  # a log has no width of its own, and 80 columns break the tables
+
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run (see jobs/).")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.field=value; may be given again.")]
 
@@ -37,7 +39,7 @@ def run(config: ConfigFile, set_: Overrides = None) -> None:
             progress.close()
             _errors.print(str(stopped))
             raise typer.Exit(143) from None
-    render(report, resolved, Console())
+    render(report, resolved, _console())
 
 
 @app.command()
@@ -53,15 +55,19 @@ def evaluate(
 
     with Progress(resolved) as progress:
         told = examine(resolved, checked, model, progress.show)
-    render_exam(told, Console())
+    render_exam(told, _console())
 
 
 @app.command()
 def tasks() -> None:
     """The built-in tasks: columns, metric, what they are."""
-    console = Console(highlight=False)
+    console = _console()
     for task in TASKS.values():
         console.print(f"[bold]{task.name}[/]  columns: {', '.join(task.columns)}  metric: {task.metric}\n    {task.about}")
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 def main() -> None:

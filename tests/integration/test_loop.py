@@ -31,6 +31,9 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     engines_up = [event["time"] for event in run.events() if event["event"] == "engines_up"]
     finished = [event["time"] for event in run.events() if event["event"] == "stage_finished"]
     assert len(engines_up) == 2 and engines_up[-1] < min(finished), "an engine was started after the first stage had ended"
+    deadline = time.monotonic() + 30  # engines are told to end, and take a moment
+    while run.left_behind() and time.monotonic() < deadline:
+        time.sleep(0.5)
     assert run.left_behind() == []
 
 
