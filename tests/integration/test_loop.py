@@ -91,6 +91,7 @@ def test_sigkill_in_each_other_stage(tmp_path: Path, tiny_model: str, undisturbe
     same_end(run, undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_drains_and_the_same_command_goes_on(tmp_path: Path, tiny_model: str, undisturbed: Run) -> None:
     run = scripted_run(tmp_path, tiny_model)
     assert run.kill_when(augmenting, signal.SIGTERM) == 143
