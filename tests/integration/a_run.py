@@ -43,12 +43,12 @@ class Run:
             [sys.executable, "-m", "llm2llm_ray", "run", str(file)], stdout=log, stderr=subprocess.STDOUT, text=True
         )
 
-    def finish(self, timeout_s: float = 500) -> None:
+    def finish(self, timeout_s: float = 1500) -> None:
         process = self.start()
         code = process.wait(timeout_s)
         assert code == 0, f"exit {code}: {(self.folder / 'log.txt').read_text()[-3000:]}"
 
-    def kill_when(self, reached: Callable[[Run], bool], signal_: int = signal.SIGKILL, timeout_s: float = 300) -> int:
+    def kill_when(self, reached: Callable[[Run], bool], signal_: int = signal.SIGKILL, timeout_s: float = 900) -> int:
         """Start, wait until `reached`, send the signal to the entrypoint, and return its exit code."""
         process = self.start()
         deadline = time.monotonic() + timeout_s
