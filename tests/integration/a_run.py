@@ -80,6 +80,12 @@ class Run:
         lines = file.read_text().splitlines() if file.exists() else []
         return [(call["prompt_sha"], call["seed"]) for call in map(json.loads, lines)]
 
+    def stored_calls(self) -> set[tuple[str, int]]:
+        """The teacher's replies that are durable, named as `teacher_calls` names calls."""
+        lines = [line for file in self.path.glob("replies/teacher-0*/*.jsonl") for line in file.read_text().splitlines(True)]
+        requests = [json.loads(line)["request"] for line in lines if line.endswith("\n")]
+        return {(request["prompt_sha"], request["sampling"]["seed"]) for request in requests}
+
     def left_behind(self) -> list[int]:
         """Live processes that carry this run's mark."""
         mark = f"LLM2LLM_RUN={self.path}".encode()

@@ -78,7 +78,12 @@ def same_end(run: Run, undisturbed: Run) -> None:
 def test_sigkill_while_the_teacher_works_then_the_same_command(tmp_path: Path, tiny_model: str, undisturbed: Run) -> None:
     run = scripted_run(tmp_path, tiny_model)
     run.kill_when(augmenting)
+    time.sleep(5)  # workers outlive the entrypoint by a moment
+    durable, before = run.stored_calls(), Counter(run.teacher_calls())
+    assert durable, "killed before anything was durable"
     run.finish()
+    after = Counter(run.teacher_calls())
+    assert {call: after[call] for call in durable} == {call: before[call] for call in durable}, "a durable reply was asked again"
     same_end(run, undisturbed)
 
 
