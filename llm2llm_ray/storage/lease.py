@@ -15,11 +15,29 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from llm2llm_ray.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who drives a run. Example: Holder(pid=4711, host="laptop", started="2026-11-22T10:09:00+00:00", command="llm2llm run …")"""
+
+    pid: int
+    host: str
+    started: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on host {self.host} since {self.started} ({self.command})"
+
+    @property
+    def here(self) -> bool:
+        return self.host == socket.gethostname()
 
 
 @contextmanager
@@ -57,10 +75,27 @@ def _self() -> str:
     )
 
 
+def holder(run_folder: str) -> Holder | None:
+    """Who drives the run now; None when nobody does. Looks only: a lock tried here could turn a starting driver away.
+
+    A holder on another host is believed, one on this host must be alive.
+    """
+    if "://" in run_folder and not run_folder.startswith("file://"):
+        return None
+    path = Path(run_folder.removeprefix("file://")) / "lease"
+    if not path.exists():
+        return None
+    found = _read(path.read_bytes())
+    return found if found is not None and (not found.here or Path(f"/proc/{found.pid}").exists()) else None
+
+
+def _read(text: bytes) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except ValueError:
+        return None
+
+
 def _holder(stream: BinaryIO) -> str:
     stream.seek(0)
-    try:
-        holder = json.loads(stream.read())
-    except ValueError:
-        return "another process (it is just starting)"
-    return f"pid {holder['pid']} on host {holder['host']} since {holder['started']} ({holder['command']})"
+    return str(_read(stream.read()) or "another process (it is just starting)")

@@ -1,0 +1,30 @@
+"""The command line: parses and delegates. Exit codes: 0 done, 2 the user's mistake, 1 ours, 143 stopped on request."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from llm2llm_ray.cli.gc_command import gc
+from llm2llm_ray.cli.result_commands import compare, export, report
+from llm2llm_ray.cli.run_commands import evaluate, run
+from llm2llm_ray.cli.scale_command import scale_teacher
+from llm2llm_ray.cli.stop_command import stop
+from llm2llm_ray.cli.tasks_command import tasks
+from llm2llm_ray.cli.terminal import errors
+from llm2llm_ray.cli.watch_commands import logs, ls, status
+from llm2llm_ray.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+for command in (run, evaluate, tasks, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
+    app.command()(command)
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"error: {error}", soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,22 @@
+"""`scale-teacher`: more or fewer teacher replicas while a run goes on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llm2llm_ray.cli.finding import Run, find_run
+from llm2llm_ray.cli.terminal import console
+
+
+def scale_teacher(run: Run, replicas: Annotated[int, typer.Argument(help="Replicas from now on.", min=1)]) -> None:
+    """Change the number of teacher replicas of a running run; returns when they are up. No request is lost.
+
+    Example: llm2llm scale-teacher demo 3
+    """
+    record = find_run(run)
+    from llm2llm_ray.runtime.scaling import scale_teacher as scale
+
+    told = scale(record, replicas)
+    console(markup=False).print(f"{record.name}: teacher replicas {told['before']} -> {told['replicas']}")

@@ -1,0 +1,217 @@
+"""The cards: README.md of an exported dataset and of an exported student, with what made them and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from llm2llm_ray.export.facts import Facts
+from llm2llm_ray.export.licence import UNKNOWN, hub_id, licence_of, model_name, teacher_name
+from llm2llm_ray.export.markdown import escaped, json_block, table
+from llm2llm_ray.summary import WHO, sentence
+from llm2llm_ray.types import Example
+
+PAPER = "[Lee et al., ACL Findings 2024](https://arxiv.org/abs/2403.15042)"
+REASONS = {
+    "empty": "no letter, digit or symbol in the input, no output, or no reply",
+    "malformed": "control characters, chat markup, or a reply that cannot be read as a row",
+    "truncated": "cut by `teacher.max_tokens` = {max_tokens}",
+    "too_long": "more than `augmentation.max_words` = {max_words} words in input or output",
+    "chatter": "a refusal or talk about the request where the row should begin",
+    "copied_parent": "the text of the row that the student got wrong",
+    "bad_answer": "the task's grader finds no answer in the output",
+    "unknown_label": "a label outside the task's set",
+    "teacher_error": "the teacher gave no reply",
+    "contaminated": "equal or near to a dev or test row: `augmentation.near_test` = {near_test}",
+    "near_duplicate": "near to a row of this or an earlier version: `augmentation.near_duplicate` = {near_duplicate}",
+    "duplicate": "the same text and answer as a row of this or an earlier version",
+    "conflicting_label": "the same text as another row, with another answer",
+}
+"""Every gate, in the order in which a row meets them, with the setting that it goes by."""
+COLUMNS = {
+    "id": "of the row",
+    "input": "the text of the task, without the prompt around it",
+    "output": "the gold answer as the student is trained to write it",
+    "origin": "seed or dev (came with the task) or augmented (written by the teacher)",
+    "seed_id": "the labelled row at the root",
+    "parent_id": "the row the student got wrong",
+    "iteration": "the i of the student M^i that got it wrong; the row first stands in D^(i+1)",
+    "ordinal": "number of this seed's request in the run",
+    "attempt": "0 for the first try of that request",
+    "wrong_answer": "what the student said, as it said it",
+    "prompt_sha": "of what the teacher was asked",
+    "teacher": "who wrote the row",
+    "sampling_seed": "of the teacher's sampling",
+}
+"""Columns of a version; from seed_id on they are the lineage, null in rows that were not written by the teacher."""
+
+
+def dataset_card(facts: Facts, rows: Mapping[str, int], samples: list[Example]) -> str:
+    """`rows`: split -> number of rows. `samples`: a few rows that the teacher wrote."""
+    head = {
+        "license": "unknown",
+        "pretty_name": f"{facts.record.name}, iteration {facts.index}",
+        "tags": ["llm2llm", "synthetic"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in rows]}
+        ],
+    }
+    body = [
+        f"# {escaped(facts.record.name)}: the dataset of iteration {facts.index}",
+        "",
+        f"D^{facts.index} of a run of LLM2LLM ({PAPER}): {facts.version.num_rows} training rows, {facts.check.given} of them "
+        f"given and {facts.check.written} written by a teacher model for what a student model got wrong. What the teacher wrote "
+        "was checked by the gates below, not by a person.",
+        "",
+        *table(("split", "rows"), list(rows.items())),
+        "",
+        "The splits `validation` and `test` are the run's dev and test rows: never trained on." if len(rows) > 1 else
+        "Dev and test rows of the run are not part of this folder.",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        'rows = load_dataset("FOLDER")  # this folder',
+        "```",
+        *_made_by(facts),
+        *_licence(facts, "The given rows", UNKNOWN.replace("publishes it", "gave the rows")),
+        *_gates(facts),
+        *_contamination(facts),
+        *_accuracy(facts),
+        "", "## Columns", "",
+        *table(("column", "what it holds"), [(f"`{name}`", what) for name, what in COLUMNS.items()]),
+        *_samples(samples),
+    ]  # fmt: skip
+    return _card(head, body)
+
+
+def student_card(facts: Facts) -> str:
+    """Raises nothing; `facts.student` must be there."""
+    assert facts.student is not None
+    student = facts.config["student"]
+    base, metrics = str(student["model"]), facts.student["result"]["metrics"]
+    head: dict[str, Any] = {
+        "license": licence_of(base) or "unknown",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llm2llm"],
+    }
+    if hub_id(base):
+        head["base_model"] = hub_id(base)
+    settings = facts.student["inputs"]["student"] | {name: metrics.get(name) for name in ("updates", "tokens", "loss_last")}
+    body = [
+        f"# {escaped(facts.record.name)}: the student of iteration {facts.index}",
+        "",
+        f"M^{facts.index} of a run of LLM2LLM ({PAPER}): {escaped(model_name(base))}, fine-tuned on {facts.version.num_rows} "
+        f"rows, {facts.check.written} of them written by a teacher model.",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")  # this folder',
+        'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
+        "```",
+        *_made_by(facts),
+        *_licence(facts, f"The model that training began with ({escaped(model_name(base))})", licence_of(base) or UNKNOWN),
+        *_accuracy(facts),
+        "", "## Training", "",
+        *json_block({name: value for name, value in settings.items() if value is not None}),
+        "", "The task as it was trained; the prompts are those of the named class in llm2llm_ray:", "",
+        *json_block(facts.student["inputs"].get("task", {})),
+        *_gates(facts),
+        *_contamination(facts),
+    ]  # fmt: skip
+    return _card(head, body)
+
+
+def _card(head: Mapping[str, Any], body: list[str]) -> str:
+    front = yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=False)
+    return f"---\n{front}---\n" + "\n".join(body) + "\n"
+
+
+def _made_by(facts: Facts) -> list[str]:
+    teacher, augmentation = facts.config["teacher"], facts.config["augmentation"]
+    settings = {name: teacher[name] for name in ("style", "temperature", "top_p", "max_tokens")}
+    settings |= {name: augmentation[name] for name in ("per_wrong", "attempts", "show_wrong_answer", "examples_in_prompt")}
+    return [
+        "", "## What made it", "",
+        *table(
+            ("what", "value"),
+            [
+                ("teacher", escaped(teacher_name(teacher))),
+                ("student", escaped(model_name(str(facts.config["student"]["model"])))),
+                ("task", escaped(facts.config["task"]["name"])),
+                ("errors from", f"the {facts.config['evaluation']['error_source']} rows"),
+                ("iteration", f"{facts.index} (of 0 to {facts.config['run']['iterations'] - 1})"),
+                ("version", facts.version.id),
+                *((f"`{name}`", value) for name, value in settings.items()),
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _licence(facts: Facts, what: str, known: str) -> list[str]:
+    teacher = facts.config["teacher"]
+    of_teacher = None if teacher["kind"] == "openai" else licence_of(str(teacher["model"]))
+    return [
+        "", "## Licence", "",
+        f"- {what}: {known}.",
+        f"- What the teacher wrote ({escaped(teacher_name(teacher))}): the model's licence is {of_teacher or UNKNOWN}."
+        + ("" if of_teacher else " Its terms may say what its text may be used for."),
+    ]  # fmt: skip
+
+
+def _gates(facts: Facts) -> list[str]:
+    """Reasons that only the run's own task knows are told as they stand."""
+    settings = {**facts.config["augmentation"], "max_tokens": facts.config["teacher"]["max_tokens"]}
+    known = [(f"`{reason}`", rule.format(**settings), facts.rejected.get(reason, 0)) for reason, rule in REASONS.items()]
+    other = [(escaped(reason), "the task's own rule", count) for reason, count in facts.rejected.items() if reason not in REASONS]
+    return [
+        "", "## Gates", "",
+        f"{facts.accepted} texts of the teacher passed all of these; {sum(facts.rejected.values())} did not:", "",
+        *table(("reason", "turned away is", "times"), known + other),
+    ]  # fmt: skip
+
+
+def _contamination(facts: Facts) -> list[str]:
+    check, turned_away = facts.check, facts.rejected.get("contaminated", 0)
+    if not check.against:
+        told = "The run has no dev or test rows, so nothing could be compared."
+    else:
+        told = (
+            f"Repeated for this export: of {check.written} rows written by the teacher, {check.written_near} are equal or near "
+            f"(similarity {check.threshold} or more) to one of the {check.against} dev and test rows; of {check.given} given "
+            f"rows, {check.given_near} are. The same comparison turned away {turned_away} texts in the run."
+        )
+    return ["", "## Contamination check", "", told]
+
+
+def _accuracy(facts: Facts) -> list[str]:
+    exams = facts.record.exams
+    lines = ["", "## Accuracy", ""]
+    if not exams:
+        return [*lines, "Not measured: the run read no test set (yet)."]
+    rows = [
+        (WHO.get(who, escaped(who)), f"{a['value']:.3f}", f"{a['low']:.3f} to {a['high']:.3f}", f"{a['hits']}/{a['total']}")
+        for who, a in exams["accuracy"].items()
+    ]
+    last = max(int(item["index"]) for item in facts.record.iterations)
+    here = {0: "first student", last: "last student"}.get(facts.index)
+    return [
+        *lines,
+        f"On the run's test rows. This is iteration {facts.index}: "
+        + (f"the {here}." if here else "between the first and the last student, and not examined itself."),
+        "",
+        *table(("who", "accuracy", "95 % interval", "correct"), rows),
+        "",
+        sentence(exams),
+    ]
+
+
+def _samples(samples: list[Example]) -> list[str]:
+    if not samples:
+        return []
+    texts = [(row.input, row.output, row.lineage.wrong_answer if row.lineage else "") for row in samples]
+    rows = [[escaped(text) for text in row] for row in texts]
+    told = ["", "## Some rows that the teacher wrote", "", "Not chosen; the first ones.", ""]
+    return [*told, *table(("input", "output", "the student's wrong answer"), rows)]

