@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from llm2llm_ray.profiles import PROFILES, below
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -213,9 +215,16 @@ class EvaluationConfig(Section):
         return value
 
 
+Pool = Literal["train", "student", "teacher"]
+
+
 class ClusterConfig(Section):
     address: str | None = None
     """Ray address; None: RAY_ADDRESS or a running cluster's job, else an own local Ray."""
+    profile: Literal["laptop", "single-gpu", "node-8gpu", "pools"] | None = None
+    """Defaults for where things run (profiles.py); what the file or --set says beside it wins."""
+    labels: dict[Pool, dict[str, str]] = Field(default_factory=dict)
+    """Node labels that training workers, student engines and teacher engines ask for; none: any node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
     """Logical CPUs of a training worker."""
@@ -245,6 +254,16 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile(cls, given: Any) -> Any:
+        name = (
+            given.get("cluster", {}).get("profile")
+            if isinstance(given, dict) and isinstance(given.get("cluster"), dict)
+            else None
+        )
+        return below(given, PROFILES[name]) if name in PROFILES else given
 
     @property
     def run_path(self) -> str:

@@ -78,15 +78,18 @@ class RecordedVersions:
     def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
         return _round(self._drained(cast(DrainedStream, graded))["result"], {"accepted": 0, "rejected": {}})
 
-    def drained(self, stream: DrainedStream, name: str = "round") -> dict[str, Any]:
-        """The record of a drained stream; drains it if there is none. `result.folder` holds its rows."""
-        return self._drained(stream, name)
+    def drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
+        """The record of a drained stream; drains it if there is none. `result.folder` holds its rows.
 
-    def _drained(self, stream: DrainedStream, name: str = "round") -> dict[str, Any]:
+        `shown` is what `on_stage` is told instead of `name`.
+        """
+        return self._drained(stream, name, shown)
+
+    def _drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
         key = stage_key(name, ROUND_VERSION, stream.inputs)
         record = self._stages.find(name, key)
         if record is None:
-            self._on_stage(name, stream.iteration)
+            self._on_stage(shown or name, stream.iteration)
             self._events.add("stage_started", stage=name, iteration=stream.iteration, key=key)
             started = time.time()
             folder = f"rounds/{name}-{stream.iteration:03d}-{key[:12]}-{uuid.uuid4().hex[:6]}"

@@ -7,6 +7,7 @@ never sent. What a role asks and makes of the answers is the role's business (so
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ import ray
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping
 from llm2llm_ray.requests import Asker, Request
+from llm2llm_ray.runtime.run_metrics import AskMetrics
 from llm2llm_ray.runtime.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
@@ -50,6 +52,8 @@ class AskSpec:
     budget: BudgetConfig | None = None
     progress: Any = None
     """Handle of the driver, told how many rows are done; None: nobody is."""
+    stream: str = ""
+    """Names the stream to the driver: the actors of the one before may still be telling of theirs."""
 
 
 class Ask:
@@ -57,7 +61,8 @@ class Ask:
         files = Files(spec.run_root)
         self._spec = spec
         self._log = ReplyLog(files, spec.replies)
-        self._transport = open_route(spec.route)
+        self._metrics = AskMetrics(spec.run_root, spec.name)
+        self._transport = open_route(spec.route, self._metrics.retried)
         self._slots = asyncio.Semaphore(spec.in_flight)
         self._budget = Budget(spec.budget) if spec.budget else None
         if self._budget:
@@ -74,6 +79,7 @@ class Ask:
         rows = block.to_pylist()
         answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
         self._done += len(rows)
+        self._metrics.rows(len(rows))
         added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
         schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
         yield pa.Table.from_pylist(answered, schema=schema)
@@ -91,10 +97,14 @@ class Ask:
         )
         stored = self._log.find(key)
         if stored is not None:
+            self._metrics.replayed()
             return stored
         async with self._slots:
+            sent = time.time()
             reply = await self._asked(request)
         about = {
+            "sent": sent,
+            "seconds": time.time() - sent,
             "prompt_sha": request.prompt_sha,
             "sampling": dict(request.sampling),
             "row_id": request.row_id,
@@ -112,6 +122,7 @@ class Ask:
         if self._budget:
             self._budget.reserve()
         self._open += 1
+        self._metrics.in_flight(self._open)
         try:
             reply = await self._transport.ask(request)
         except BaseException:
@@ -120,6 +131,8 @@ class Ask:
             raise
         finally:
             self._open -= 1
+            self._metrics.in_flight(self._open)
+        self._metrics.answered(reply)
         if self._budget:
             self._budget.spend(reply)
         return reply
@@ -135,7 +148,9 @@ class Ask:
         """Tell the driver what is done, and hear from it whether to stop."""
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
-            self._stopping = self._stopping or await self._spec.progress.advance.remote(self._spec.name, self._done)
+            self._stopping = self._stopping or await self._spec.progress.advance.remote(
+                self._spec.stream, self._spec.name, self._done
+            )
 
 
 def ask_stage(dataset: ray.data.Dataset, spec: AskSpec, rows_per_block: int) -> ray.data.Dataset:

@@ -15,6 +15,11 @@ NAMESPACE = "llm2llm"
 _LOGICAL_CPUS = 4  # on a laptop: engines and data actors ask for tenths, a training worker for one
 
 
+def driver_name(run: str) -> str:
+    """The driver actor of a run, in `NAMESPACE`."""
+    return f"driver-{run}"
+
+
 def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     """Join the configured (or the surrounding job's) cluster, or start one here. Returns whether it is ours to stop."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

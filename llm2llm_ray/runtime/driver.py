@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
 from ray.data import DataContext
 
 from llm2llm_ray.algorithm import llm2llm
-from llm2llm_ray.runtime.engines import start_engines
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.engines import EngineSpec, rest_engines, scale_engine, start_engines
 from llm2llm_ray.runtime.evidence import collect
 from llm2llm_ray.runtime.exams import Exams
 from llm2llm_ray.runtime.parts import Inputs, Parts
+from llm2llm_ray.runtime.run_metrics import RunMetrics
 from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.runtime.warm import warm
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.storage.versions import VersionStore
@@ -36,8 +39,11 @@ class Driver:
         self._files = Files(inputs.run_root)
         self._store = VersionStore(self._files)
         self._events = Events(self._files)
+        self._metrics = RunMetrics(inputs.config.run.name)
         self._stopping = threading.Event()
         self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
+        self._warmed = ""
+        self._specs: list[EngineSpec] = []
         self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def run(self) -> dict[str, Any]:
@@ -47,17 +53,20 @@ class Driver:
         config = self._inputs.config
         self._stage("engines", 0)
         started = time.time()
-        specs = parts.engine_specs()
+        specs = self._specs = parts.engine_specs()
         start_engines(specs, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
         engine_seconds = time.time() - started
         self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1))
+        for spec in specs:
+            self._metrics.replicas(spec.role, spec.engine.replicas)
+        warm()
         seeds = self._inputs.seeds
         trainer = RayTrainer(
             config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
             self._training_line,
         )  # fmt: skip
         iterations = list(self._iterations(parts, seeds, trainer))
-        exams = Exams(parts, self._versions(parts, seeds), trainer, self._stage)
+        exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
         report = {
             "run": config.run.name,
             "engine_seconds": engine_seconds,
@@ -71,7 +80,7 @@ class Driver:
     def _iterations(self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer) -> Iterator[Iteration]:
         config = self._inputs.config
         loop = llm2llm(
-            trainer=_Announced(trainer, self._stage),
+            trainer=_Announced(trainer, self._before_training),
             errors=parts.error_source(seeds),
             augmenter=parts.augmenter(self._rows(seeds), seeds.id),
             versions=self._versions(parts, seeds),
@@ -80,6 +89,7 @@ class Driver:
         )
         for iteration in loop:
             self._events.add("iteration", **self._told(iteration))
+            self._metrics.finished(iteration)
             yield iteration
 
     def _told(self, iteration: Iteration) -> dict[str, Any]:
@@ -114,21 +124,47 @@ class Driver:
 
     def _stage(self, stage: str, iteration: int) -> None:
         self._status = {"stage": stage, "iteration": iteration, "since": time.time(), "rows": {}}
+        self._metrics.stage(stage, iteration)
+
+    def _before_training(self, stage: str, iteration: int) -> None:
+        self._stage(stage, iteration)
+        if self._inputs.config.cluster.share_gpu and self._inputs.device == "gpu":
+            rest_engines(self._specs)
 
     def _training_line(self, line: Any) -> None:
         if "loss" in line:  # a line per update; the log has others
             self._status["training"] = dict(line)
 
-    def expect(self, rows: int) -> None:
-        self._status["total"] = rows
+    def expect(self, stream: str, rows: int) -> None:
+        """Told by a stream that it begins."""
+        self._status |= {"stream": stream, "total": rows, "rows": {}}
 
-    def advance(self, role: str, rows: int) -> bool:
+    def advance(self, stream: str, role: str, rows: int) -> bool:
         """Told by `Ask` how many rows a role has done; answers whether the run is being stopped."""
-        self._status["rows"][role] = rows
+        if self._status.get("stream") == stream:
+            self._status["rows"][role] = rows
+            if self._warmed != stream:  # this stream has its processes: make ready those of the next
+                self._warmed = stream
+                warm()
         return self._stopping.is_set()
 
     def status(self) -> dict[str, Any]:
         return dict(self._status)
+
+    def scale_teacher(self, replicas: int) -> dict[str, Any]:
+        """Change the number of teacher replicas while the run goes on; with autoscaling, its lower bound."""
+        spec = next((spec for spec in self._specs if spec.role == "teacher"), None)
+        if spec is None:
+            raise UserError("this run serves no teacher (teacher.kind is not serve): there is nothing to scale")
+        before, most = spec.engine.replicas, spec.engine.max_replicas
+        wanted = spec.engine.model_copy(update={"replicas": replicas, "max_replicas": most and max(most, replicas)})
+        config = self._inputs.config
+        scaled = replace(spec, engine=wanted)
+        scale_engine(scaled, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
+        self._specs = [scaled if s.role == "teacher" else s for s in self._specs]
+        self._metrics.replicas("teacher", replicas)
+        self._events.add("teacher_scaled", before=before, replicas=replicas)
+        return {"before": before, "replicas": replicas}
 
     def stop(self) -> bool:
         """Ask the streams to send nothing new; what is in flight is answered and stored. Returns whether a stream flows now.
@@ -144,11 +180,11 @@ class Driver:
 class _Announced:
     """The trainer, saying when it begins."""
 
-    def __init__(self, trainer: RayTrainer, on_stage: Any) -> None:
-        self._trainer, self._on_stage = trainer, on_stage
+    def __init__(self, trainer: RayTrainer, before: Callable[[str, int], None]) -> None:
+        self._trainer, self._before = trainer, before
 
     def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
-        self._on_stage("train", dataset.iteration)
+        self._before("train", dataset.iteration)
         return self._trainer.finetune(dataset, start)
 
 

@@ -24,6 +24,8 @@ class EngineServer(LLMServer):
     async def __init__(self, llm_config: Any, *, weights_sha: str) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(llm_config)
         self._sha = weights_sha
+        self._own = (str(llm_config.model_loading_config.model_source), weights_sha)
+        self._asleep = False
         self._open = 0
         self._turn = asyncio.Condition()
         self._replica = serve.get_replica_context().replica_id.to_full_id_str()
@@ -63,9 +65,9 @@ class EngineServer(LLMServer):
     @contextlib.asynccontextmanager
     async def _holding(self, weights: tuple[str, str] | None) -> Any:
         async with self._turn:
-            while weights is not None and weights[1] != self._sha:
+            while self._asleep or (weights is not None and weights[1] != self._sha):
                 if self._open == 0:
-                    await self._swap(*weights)
+                    await self._swap(*(weights or self._own))
                 else:  # open requests mean the weights held now: let them end
                     await self._turn.wait()
             self._open += 1
@@ -82,18 +84,39 @@ class EngineServer(LLMServer):
         async with self._holding((path, sha)):
             return {"replica": self._replica, "weights_sha": self._sha, "seconds": time.time() - started}
 
+    async def rest(self) -> None:
+        """Give the GPU to the student's training (`cluster.share_gpu`): weights and cache go, the next request brings them back.
+
+        Not run: vLLM's sleep mode needs a GPU, and none was at hand.
+        """
+        async with self._turn:
+            while self._open:
+                await self._turn.wait()
+            if not self._asleep:
+                await self.sleep(level=2)
+                self._asleep, self._sha = True, ""
+
     async def _swap(self, path: str, sha: str) -> None:
         """Pause, reload from a local folder, drop the key-value cache of the old weights, resume (DESIGN.md)."""
         folder = await asyncio.to_thread(node_local, path, sha)
         self._sha = ""  # if loading fails half-way, nobody may take what is there for either set of weights
-        await self.pause(mode="wait")
-        try:
-            await self.collective_rpc("reload_weights", kwargs={"weights_path": folder})
-            await self.collective_rpc("refresh_tied_head")
-            await self.reset_prefix_cache()
-        finally:
-            await self.resume()
+        if self._asleep:
+            await self.wakeup(tags=["weights"])
+            await self._reload(folder)
+            await self.wakeup(tags=["kv_cache"])
+            self._asleep = False
+        else:
+            await self.pause(mode="wait")
+            try:
+                await self._reload(folder)
+            finally:
+                await self.resume()
         self._sha = sha
+
+    async def _reload(self, folder: str) -> None:
+        await self.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await self.collective_rpc("refresh_tied_head")
+        await self.reset_prefix_cache()
 
     async def identity(self) -> dict[str, Any]:
         """Who answers: replica, weights, node. For tests, evidence and placement checks."""

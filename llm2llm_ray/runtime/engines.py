@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -26,7 +26,7 @@ LOAD_TIMEOUT_S = 600
 class EngineSpec:
     """One engine of one run. Example: EngineSpec(role="student", app="llm2llm-demo-student", model="/…/base", sha="9f…")"""
 
-    role: str
+    role: Literal["student", "teacher"]
     app: str
     model: str
     sha: str
@@ -52,16 +52,30 @@ def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device
             serve.run_many(group)
 
 
+def scale_engine(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> None:
+    """Bring a running application to the replicas that `spec` names; replicas that stay go on undisturbed.
+
+    Returns when it has them. Replicas that go end their open requests first (`graceful_shutdown_timeout_s`).
+    """
+    application = _application(spec, cluster, device=device, run_folder=run_folder)
+    serve.run_many([serve.RunTarget(application, name=spec.app, route_prefix=None)])
+
+
 def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
     # vLLM's import takes ten seconds, and most users of this module only name or delete applications.
     from ray.serve.llm import build_llm_deployment
 
     from llm2llm_ray.runtime.engine_server import EngineServer
 
+    labels = cluster.labels.get(spec.role)
+    options: dict[str, Any] = {"version": spec.sha}  # the same version deployed again is scaled in place, not restarted
+    if labels:
+        options["placement_group_bundle_label_selector"] = [labels]  # one selector stands for all bundles of a replica
     return build_llm_deployment(
         llm_config(spec, cluster, device=device, run_folder=run_folder),
         deployment_cls=EngineServer,
         bind_kwargs={"weights_sha": spec.sha},
+        override_serve_options=options,
     )
 
 
@@ -80,6 +94,12 @@ def engine_handle(app: str) -> DeploymentHandle:
 def load_weights(app: str, path: str, sha: str) -> list[dict[str, Any]]:
     """Load weights into every replica of `app`; the broadcast runs only because its results are awaited."""
     return list(engine_handle(app).broadcast("load", path, sha).results(timeout_s=LOAD_TIMEOUT_S))
+
+
+def rest_engines(specs: Sequence[EngineSpec]) -> None:
+    """Every replica frees its GPU until the next request (`cluster.share_gpu`). Not run."""
+    for answers in [engine_handle(spec.app).broadcast("rest") for spec in specs]:
+        answers.results(timeout_s=LOAD_TIMEOUT_S)
 
 
 def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> Any:

@@ -21,9 +21,9 @@ from llm2llm_ray.versioning import RecordedVersions
 
 class Exams:
     def __init__(
-        self, parts: Parts, versions: RecordedVersions, trainer: RayTrainer, on_stage: Callable[[str, int], None]
+        self, parts: Parts, versions: RecordedVersions, trainer: RayTrainer, before_training: Callable[[str, int], None]
     ) -> None:
-        self._parts, self._versions, self._trainer, self._on_stage = parts, versions, trainer, on_stage
+        self._parts, self._versions, self._trainer, self._before_training = parts, versions, trainer, before_training
         self._marks: dict[str, dict[str, bool]] = {}
         self._told: dict[str, dict[str, Any]] = {}
 
@@ -38,7 +38,7 @@ class Exams:
         self._sit("first", first)
         self._sit("last", last)
         if config.evaluation.matched_baseline:
-            self._on_stage("baseline", last.iteration)
+            self._before_training("baseline", last.iteration)
             baseline = self._trainer.finetune_baseline(seeds, int(last.metrics["updates"]))
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
@@ -55,8 +55,7 @@ class Exams:
         self._told[who]["updates"] = student.metrics.get("updates", 0)
 
     def _examine(self, who: str, stream: RayGraded) -> None:
-        self._on_stage(f"exam ({who})", stream.iteration)
-        record = self._versions.drained(stream, "exam")
+        record = self._versions.drained(stream, "exam", shown=f"exam ({who})")
         marks = {row["id"]: bool(row["correct"]) for row in round_rows(self._parts.files, record["result"]["folder"])}
         self._marks[who] = marks
         self._told[who] = {

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from llm2llm_ray.config import Config, fingerprint
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.runtime.devices import NAMESPACE, connect, device_of
+from llm2llm_ray.runtime.devices import NAMESPACE, connect, device_of, driver_name
 from llm2llm_ray.runtime.driver import Driver
 from llm2llm_ray.runtime.engines import stop_engines
 from llm2llm_ray.runtime.leftovers import sweep
@@ -54,7 +54,10 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
         try:
             removed = sweep(config.run.name, inputs["run_root"])
             events = Events(files)
-            events.add("started", pid=os.getpid(), removed=removed, ray=ray.__version__)
+            address = ray.get_runtime_context().gcs_address
+            events.add(
+                "started", pid=os.getpid(), removed=removed, ray=ray.__version__, config=config_path(config), address=address
+            )
             report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop)
             files.replace("report.json", _json(report))
             events.add("finished")
@@ -78,7 +81,7 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
         teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url})
     check_prompt_lengths(config, checked, student)
     resolved = config.model_dump_json(indent=1).encode()
-    files.write_once(f"configs/{fingerprint(config.model_dump(mode='json'))[:12]}.json", resolved)
+    files.write_once(config_path(config), resolved)
     splits = checked.splits
     seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about={"rows": dict(splits.counts)})
     return {
@@ -95,6 +98,11 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
     }
 
 
+def config_path(config: Config) -> str:
+    """Where a run keeps the resolved config of this start."""
+    return f"configs/{fingerprint(config.model_dump(mode='json'))[:12]}.json"
+
+
 def _held_out(files: Files, name: str, rows: list[Example]) -> DatasetVersion | None:
     if not rows:
         return None
@@ -104,7 +112,7 @@ def _held_out(files: Files, name: str, rows: list[Example]) -> DatasetVersion | 
 def _drive(
     config: Config, inputs: Inputs, show: Callable[[dict[str, Any]], None], told_to_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    name = f"driver-{config.run.name}"
+    name = driver_name(config.run.name)
     try:
         ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:

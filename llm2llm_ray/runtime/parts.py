@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
 from llm2llm_ray.config import Config
@@ -64,7 +64,7 @@ class Parts:
             found.append(self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, config.teacher.engine))
         return found
 
-    def _spec(self, role: str, model: str, sha: str, engine: Any) -> EngineSpec:
+    def _spec(self, role: Literal["student", "teacher"], model: str, sha: str, engine: Any) -> EngineSpec:
         return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
 
     def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
@@ -181,6 +181,7 @@ class Parts:
         return RayGraded(
             files=self.files, rows=rows, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
             rows_per_block=self.config.evaluation.rows_per_block,
+            in_flight_alone=self.config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 64),
         )  # fmt: skip
 
     def _exam_inputs(self) -> dict[str, Any]:

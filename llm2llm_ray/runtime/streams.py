@@ -6,8 +6,10 @@ two operators of one streaming plan, so the teacher works while the student is s
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -34,6 +36,8 @@ class RayGraded:
     inputs: Mapping[str, Any]
     rows_per_block: int
     prepare: Callable[[], None]
+    in_flight_alone: int
+    """Student requests open at once when no teacher waits for the wrong answers: no reason to send them in waves."""
     consumed: bool = False
 
     def wrong(self) -> RayWrong:
@@ -46,13 +50,20 @@ class RayGraded:
         if self.consumed:
             raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
         self.consumed = True
-        self.prepare()
+        stream = uuid.uuid4().hex
         if self.solve.progress is not None:
-            self.solve.progress.expect.remote(self.rows.num_rows)
+            self.solve.progress.expect.remote(stream, self.rows.num_rows)
+        solve = self.solve if further else replace(self.solve, in_flight=self.in_flight_alone)
+        with ThreadPoolExecutor(1) as beside:
+            loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
+            self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)])
+            loaded.result()
+
+    def _write(self, folder: str, roles: Sequence[AskSpec]) -> None:
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
         ).repartition(target_num_rows_per_block=self.rows_per_block)
-        for spec in (self.solve, *further):
+        for spec in roles:
             dataset = ask_stage(dataset, spec, self.rows_per_block)
         dataset.write_parquet(self.files.absolute(folder), **ONE_TASK)
 

@@ -165,7 +165,12 @@ class RayTrainer:
         resources = {"CPU": cluster.cpus_per_worker}
         if device == "gpu":
             resources["GPU"] = cluster.gpus_per_worker
-        return ScalingConfig(num_workers=self._config.student.workers, use_gpu=device == "gpu", resources_per_worker=resources)
+        return ScalingConfig(
+            num_workers=self._config.student.workers,
+            use_gpu=device == "gpu",
+            resources_per_worker=resources,
+            label_selector=cluster.labels.get("train"),
+        )
 
     def _run_config(self, job: TrainJob, name: str) -> RunConfig:
         student = self._config.student

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,9 +62,10 @@ class RecordedRoute:
 Route = EngineRoute | ServiceRoute | RecordedRoute
 
 
-def open_route(route: Route) -> Transport:
+def open_route(route: Route, on_retry: Callable[[], None] = lambda: None) -> Transport:
+    """`on_retry` is called for each time that a request to an engine is sent again."""
     if isinstance(route, EngineRoute):
-        return EngineTransport(route)
+        return EngineTransport(route, on_retry)
     if isinstance(route, RecordedRoute):
         return RecordedTransport(route)
     return ServiceTransport(route)
@@ -82,9 +84,10 @@ def _worth_retrying(error: BaseException) -> bool:
 class EngineTransport:
     """Token ids by Serve handle, without an HTTP hop; the tokenisation is training's."""
 
-    def __init__(self, route: EngineRoute) -> None:
+    def __init__(self, route: EngineRoute, on_retry: Callable[[], None]) -> None:
         from transformers import AutoTokenizer
 
+        self._on_retry = on_retry
         self._route = route
         self._tokenizer = AutoTokenizer.from_pretrained(route.tokenizer)
         self._handle = serve.get_app_handle(route.app)
@@ -122,6 +125,7 @@ class EngineTransport:
             stop=stop_after_delay(RECOVERY_S),
             wait=wait_random_exponential(multiplier=0.5, max=15),
             reraise=True,
+            before_sleep=lambda state: self._on_retry(),
         )
         async for attempt in retrying:
             with attempt:

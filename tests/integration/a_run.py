@@ -35,12 +35,16 @@ class Run:
     def path(self) -> Path:
         return self.folder / "runs" / str(self.config["run"]["name"])
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, **env: str) -> subprocess.Popen[str]:
         file = self.folder / "run.yaml"
         file.write_text(yaml.safe_dump(self.config))
         log = (self.folder / "log.txt").open("a")
         return subprocess.Popen(
-            [sys.executable, "-m", "llm2llm_ray", "run", str(file)], stdout=log, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-m", "llm2llm_ray", "run", str(file)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | env,
         )
 
     def finish(self, timeout_s: float = 1500) -> None:
@@ -50,14 +54,18 @@ class Run:
 
     def kill_when(self, reached: Callable[[Run], bool], signal_: int = signal.SIGKILL, timeout_s: float = 900) -> int:
         """Start, wait until `reached`, send the signal to the entrypoint, and return its exit code."""
-        process = self.start()
+        process = self.start_until(reached, timeout_s)
+        process.send_signal(signal_)
+        return process.wait(120)
+
+    def start_until(self, reached: Callable[[Run], bool], timeout_s: float = 900, **env: str) -> subprocess.Popen[str]:
+        process = self.start(**env)
         deadline = time.monotonic() + timeout_s
         while not reached(self):
             assert process.poll() is None, (self.folder / "log.txt").read_text()[-3000:]
             assert time.monotonic() < deadline, f"never reached: {list(self.events())}"
             time.sleep(0.005)
-        process.send_signal(signal_)
-        return process.wait(120)
+        return process
 
     def events(self) -> Iterator[dict[str, Any]]:
         file = self.path / "events.jsonl"
@@ -86,13 +94,17 @@ class Run:
         requests = [json.loads(line)["request"] for line in lines if line.endswith("\n")]
         return {(request["prompt_sha"], request["sampling"]["seed"]) for request in requests}
 
-    def left_behind(self) -> list[int]:
-        """Live processes that carry this run's mark."""
+    def left_behind(self, name: str = "") -> list[int]:
+        """Live processes that carry this run's mark, and whose name begins so."""
         mark = f"LLM2LLM_RUN={self.path}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                if (
+                    entry.name.isdigit()
+                    and mark in (entry / "environ").read_bytes().split(b"\0")
+                    and (entry / "comm").read_text().startswith(name)
+                ):
                     found.append(int(entry.name))
             except OSError:
                 continue

@@ -191,7 +191,16 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
         name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route, model_sha=sha, run_root=files.root,
         replies="replies/student", in_flight=4,
     )  # fmt: skip
-    stream = RayGraded(files=files, rows=version, solve=spec, iteration=0, inputs={}, rows_per_block=2, prepare=lambda: None)
+    stream = RayGraded(
+        files=files,
+        rows=version,
+        solve=spec,
+        iteration=0,
+        inputs={},
+        rows_per_block=2,
+        prepare=lambda: None,
+        in_flight_alone=spec.in_flight,
+    )
     killed: list[int] = []
 
     def kill_midway() -> None:

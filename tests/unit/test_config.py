@@ -192,3 +192,21 @@ def test_a_fingerprint_refuses_what_has_no_stable_form(value: object) -> None:
 def test_a_fingerprint_tells_values_and_types_apart() -> None:
     values = [0, 1, "1", 1.5, True, None, [], {}, [1], [[1]], {"a": 1}, {"b": 1}, "é", "e\u0301"]
     assert len({fingerprint(value) for value in values}) == len(values)
+
+
+def test_a_profile_gives_defaults_and_what_is_given_wins(file: Path) -> None:
+    config = load_config(file, ["cluster.profile=node-8gpu"])
+    assert (config.cluster.device, config.student.workers, config.teacher.engine.replicas) == ("gpu", 4, 3)
+    config = load_config(file, ["cluster.profile=node-8gpu", "cluster.device=cpu"])
+    assert config.cluster.device == "cpu" and config.student.workers == 4
+
+
+def test_the_pools_profile_asks_for_a_node_group_each(file: Path) -> None:
+    labels = load_config(file, ["cluster.profile=pools"]).cluster.labels
+    assert {pool: set(wanted.values()) for pool, wanted in labels.items()} == {
+        "train": {"train"}, "student": {"student"}, "teacher": {"teacher"},
+    }  # fmt: skip
+
+
+def test_an_unknown_profile_is_an_error(file: Path) -> None:
+    assert "single-gpu" in refused(file, "cluster.profile=tpu")

@@ -1,0 +1,84 @@
+"""The loop's own series, next to Ray's and vLLM's, on the metrics endpoints of the cluster (`ray_llm2llm_*`).
+
+For watching only: nothing is decided from them, and what a run reports is read from its records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge
+
+from llm2llm_ray.types import Iteration, Reply
+
+STAGES = ("engines", "train", "round", "commit", "exam", "baseline", "done")
+
+
+@cache
+def _gauge(name: str, about: str, *tags: str) -> Gauge:
+    return Gauge(f"llm2llm_{name}", about, ("run", *tags))
+
+
+@cache
+def _counter(name: str, about: str, *tags: str) -> Counter:
+    return Counter(f"llm2llm_{name}", about, ("run", *tags))
+
+
+class RunMetrics:
+    """What the driver knows: stage, iteration, rows, accuracy. One value per run."""
+
+    def __init__(self, run: str) -> None:
+        self._run = {"run": run}
+
+    def stage(self, stage: str, iteration: int) -> None:
+        """1 for the stage that runs, 0 for the others; exams of all kinds are one stage."""
+        now = stage.partition(" ")[0]
+        for name in STAGES:
+            _gauge("stage", "1 while this stage runs", "stage").set(float(name == now), self._run | {"stage": name})
+        _gauge("iteration", "Iteration that runs, from 0").set(iteration, self._run)
+
+    def finished(self, iteration: Iteration) -> None:
+        tags = self._run | {"iteration": str(iteration.index)}
+        round_ = iteration.round
+        _gauge("dataset_rows", "Rows of D^i", "iteration").set(iteration.dataset.num_rows, tags)
+        right = 1 - round_.wrong / round_.evaluated if round_.evaluated else 0.0
+        _gauge("error_source_accuracy", "Share of the error source's rows answered right", "iteration").set(right, tags)
+        _counter("accepted", "Rows that passed all gates").inc(round_.accepted, self._run) if round_.accepted else None
+        for reason, count in round_.rejected.items():
+            _counter("rejected", "Teacher texts that became no row", "reason").inc(count, self._run | {"reason": reason})
+
+    def examined(self, accuracy: Mapping[str, Mapping[str, Any]]) -> None:
+        for who, found in accuracy.items():
+            _gauge("test_accuracy", "Accuracy on the test set", "who").set(found["value"], self._run | {"who": who})
+
+    def replicas(self, role: str, count: int) -> None:
+        _gauge("replicas", "Engine replicas asked for", "role").set(count, self._run | {"role": role})
+
+
+class AskMetrics:
+    """What one `Ask` actor knows: requests, replies, tokens."""
+
+    def __init__(self, run_root: str, role: str) -> None:
+        self._tags = {"run": PurePath(run_root).name, "role": role}
+
+    def in_flight(self, count: int) -> None:
+        _gauge("requests_in_flight", "Requests open to a model", "role").set(count, self._tags)
+
+    def answered(self, reply: Reply) -> None:
+        _counter("replies", "Replies of a model", "role", "finish").inc(1, self._tags | {"finish": reply.finish_reason})
+        for kind, count in (("prompt", reply.prompt_tokens), ("completion", reply.completion_tokens)):
+            if count:
+                _counter("tokens", "Tokens of answered requests", "role", "kind").inc(count, self._tags | {"kind": kind})
+
+    def rows(self, count: int) -> None:
+        _counter("rows", "Rows that passed a role", "role").inc(count, self._tags)
+
+    def replayed(self) -> None:
+        _counter("replayed", "Replies taken from the store instead of asked", "role").inc(1, self._tags)
+
+    def retried(self) -> None:
+        """A request was sent again because a replica or its queue did not take it."""
+        _counter("retries", "Requests sent again", "role").inc(1, self._tags)
