@@ -23,7 +23,7 @@ class TaskConfig(Section):
     """What is learned and from which rows."""
 
     name: str
-    """`classification`, `gsm8k`, or `my_pkg.my_task:MyTask`."""
+    """A built-in task (`llm2llm tasks` lists them), or `my_pkg.my_task:MyTask`."""
     data: str | None = None
     """A folder with seed/train, dev and test files (.jsonl, .csv, .parquet), or a Hugging Face dataset id."""
     seed: str | None = None

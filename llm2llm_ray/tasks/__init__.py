@@ -1,4 +1,4 @@
-'''Tasks: what is learned. Built in: `classification` and `gsm8k`; yours is one class in one file.
+'''Tasks: what is learned. Built in (`built_in.py`): `classification`, the paper's five; yours is one class in one file.
 
 To add a task, subclass `Task` (`task.py` says what each method must keep), put the file beside your YAML, and name it
 `task: {name: "my_task:Antonyms", data: data/antonyms}`. A whole one, my_task.py:
@@ -34,8 +34,8 @@ To add a task, subclass `Task` (`task.py` says what each method must keep), put 
             drafts = [Draft(input=p[0], output=p[1]) if len(p) == 2 else Rejected(reason="malformed") for p in pairs]
             return [*drafts[:-1], Rejected(reason="truncated")] if cut else drafts
 
-Small changes need less: subclass `Classification` or `Gsm8k` and override one method. The tests that every built-in
-task passes are in tests/unit/test_tasks.py; run them on yours.
+Small changes need less: subclass `Classification`, `Gsm8k` or `CaseHold` and override one method. The tests that every
+built-in task passes are in tests/unit/test_tasks.py and test_task_contract.py; run them on yours.
 '''
 
 from __future__ import annotations
@@ -46,47 +46,18 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.tasks.built_in import TASKS, BuiltIn
 from llm2llm_ray.tasks.task import Task
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltIn:
-    """A line of `llm2llm tasks`."""
-
-    name: str
-    path: str
-    columns: tuple[str, ...]
-    metric: str
-    about: str
-
-
-TASKS: Mapping[str, BuiltIn] = {
-    task.name: task
-    for task in (
-        BuiltIn(
-            name="classification",
-            path="llm2llm_ray.tasks.classification:Classification",
-            columns=("text", "label"),
-            metric="accuracy: the answer is exactly the label",
-            about="short texts with one label each: intents, question types, sentiments",
-        ),
-        BuiltIn(
-            name="gsm8k",
-            path="llm2llm_ray.tasks.gsm8k:Gsm8k",
-            columns=("question", "answer"),
-            metric="accuracy: the number after the last #### is exactly the gold one",
-            about="math word problems with worked answers that end in `#### number`",
-        ),
-    )
-}
+__all__ = ["TASKS", "BuiltIn", "load_task"]
 
 
 def load_task(name: str, options: Mapping[str, object]) -> Task:
-    """The task `name` (built in, or `my_pkg.my_task:MyTask`), made with `options`; raises UserError."""
+    """The task `name` (built in, or `my_pkg.my_task:MyTask`), made with its own options and `options`; raises UserError."""
     kind = _task_class(TASKS[name].path if name in TASKS else name, name)
+    given = {**TASKS[name].options, **options} if name in TASKS else options
     parameters = list(inspect.signature(kind).parameters)
     for option in options:
         if option not in parameters:
@@ -94,7 +65,7 @@ def load_task(name: str, options: Mapping[str, object]) -> Task:
             hint = f"did you mean {close[0]}?" if close else f"{name} knows: {', '.join(parameters) or 'no options'}"
             raise UserError(f"task.options.{option}: unknown option of {name}; {hint}")
     try:
-        return kind(**options)
+        return kind(**given)
     except (TypeError, ValueError) as error:
         raise UserError(f"task.options: {name} does not accept {dict(options)}: {error}") from error
 

@@ -32,7 +32,8 @@ class Splits:
     test: list[Example]
     counts: Mapping[str, int]
     """Rows read and used per split (`seed_read`, `seed`, ...) and what was left out: `leaked_removed` (equal a dev or
-    test row) and `duplicates_removed` from the seed pool when seeds are drawn, `dev_leaked_removed` (equal a test row).
+    test row) and `duplicates_removed` from the seed pool when seeds are drawn, `dev_leaked_removed` (equal a test row);
+    and what the task counts of the used rows (casehold: `seed_cut`, `dev_cut`, `test_cut`).
     """
     sources: Mapping[str, str] = field(default_factory=dict)
     """Split -> the file or hub split it was read from."""
@@ -79,7 +80,9 @@ def load_splits(task_config: TaskConfig, task: Task, *, base_dir: str | Path) ->
         counts=counts,
         sources={name: source.place for name, source in sources.items()},
     )
-    counts.update(seed=len(splits.seed), dev=len(splits.dev), test=len(splits.test))
+    for name, used in (("seed", splits.seed), ("dev", splits.dev), ("test", splits.test)):
+        counts[name] = len(used)
+        counts.update({f"{name}_{what}": number for what, number in task.counts(used).items()})
     return task, splits
 
 

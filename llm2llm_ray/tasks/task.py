@@ -43,6 +43,10 @@ class Task(ABC):
         """Examples of one group may stand beside each other in a teacher prompt (a class); "" is one group for all."""
         return ""
 
+    def counts(self, rows: Sequence[Example]) -> Mapping[str, int]:
+        """What reading changed in rows, as numbers for the run's record: {"cut": 3} is kept as `seed_cut` 3, `test_cut` ..."""
+        return {}
+
     @abstractmethod
     def teacher_prompt(
         self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool

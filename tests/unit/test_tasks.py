@@ -99,7 +99,7 @@ def how_to(folder: Path) -> Sample:
     )
 
 
-@pytest.fixture(params=[*TASKS, "how_to"])
+@pytest.fixture(params=["classification", "gsm8k", "how_to"])
 def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sample]:
     if request.param == "how_to":
         monkeypatch.chdir(tmp_path)
