@@ -32,10 +32,10 @@ check: $(SETUP) ## ruff and mypy
 	$(BIN)/mypy
 
 unit: $(SETUP) ## no Ray, seconds
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q -n auto
 
 integration: $(SETUP) ## the real stack on CPU, minutes
-	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow"
+	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow" --durations=12
 
 slow: $(SETUP) ## left out of CI: kill tests with the real demo
 	$(BIN)/python -m pytest tests -q -m slow

@@ -244,6 +244,14 @@ class RunConfig(Section):
     iterations: int = Field(default=3, ge=1)
     """Students trained: M^0 ... M^{n-1}; examples are generated after each but the last."""
     seed: int = 0
+    tensorboard: bool = False
+    """Write curves to <run>/tensorboard as the run goes."""
+
+    @model_validator(mode="after")
+    def _board_is_local(self) -> RunConfig:
+        if self.tensorboard and "://" in self.folder:
+            raise ValueError("run.tensorboard writes to a local folder, but run.folder is a URI; turn one of them off")
+        return self
 
 
 class Config(Section):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
+
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds import candidates_of, round_rows
 from llm2llm_ray.storage.files import Files
@@ -137,7 +139,8 @@ class RunRecord:
 
     def mistakes(self) -> Iterator[Mistake]:
         """Every wrong row of every finished round, in the order of iterations and then of row ids."""
-        for stage in sorted((s for s in self.stages if s["name"] == "round"), key=lambda s: s["iteration"]):
+        last = {stage["iteration"]: stage for stage in self.stages if stage["name"] == "round"}  # of a changed config, too
+        for _, stage in sorted(last.items()):
             refused = self._refused(stage)
             committed = self.stage("commit", stage["iteration"]) is not None
             for row in sorted(self.round_rows(stage), key=lambda row: row["id"]):
@@ -148,7 +151,8 @@ class RunRecord:
         path = f"refused/{stage['result']['folder'].removeprefix('rounds/')}.parquet"
         if not self.files.exists(path):
             return {}
-        rows = round_rows(self.files, path)
+        with self.files.open_input(path) as stream:
+            rows = pq.read_table(stream).to_pylist()
         return {(row["parent_id"], row["ordinal"], row["attempt"], row["index"]): row for row in rows}
 
 

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from llm2llm_ray.cli.doctor_command import doctor
 from llm2llm_ray.cli.gc_command import gc
 from llm2llm_ray.cli.result_commands import compare, export, report
 from llm2llm_ray.cli.run_commands import evaluate, run
@@ -18,7 +19,7 @@ from llm2llm_ray.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-for command in (run, evaluate, tasks, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
+for command in (run, evaluate, tasks, doctor, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
     app.command()(command)
 
 

@@ -9,16 +9,28 @@ import typer
 
 from llm2llm_ray.cli.terminal import console, errors
 from llm2llm_ray.config_file import load_config
+from llm2llm_ray.planning.plan import plan
+from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.preflight import check
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run (see jobs/).")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.field=value; may be given again.")]
 
 
-def run(config: ConfigFile, set_: Overrides = None) -> None:
-    """Run the loop; the same command again goes on where it stopped."""
+def run(
+    config: ConfigFile,
+    set_: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would take, and start nothing.")] = False,
+) -> None:
+    """Run the loop; the same command again goes on where it stopped.
+
+    Example: llm2llm run jobs/demo.yaml --dry-run
+    """
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
+    if dry_run:
+        render_plan(plan(resolved, checked), console(markup=False))
+        return
     from llm2llm_ray.progress import Progress
     from llm2llm_ray.runtime.launch import Interrupted, launch
     from llm2llm_ray.summary import render

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from ray.data import DataContext
 
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.runtime.engines import EngineSpec, rest_engines, scale_engine, start_engines
+from llm2llm_ray.runtime.engines import EngineSpec, identities, rest_engines, scale_engine, start_engines
 from llm2llm_ray.runtime.evidence import collect
 from llm2llm_ray.runtime.exams import Exams
 from llm2llm_ray.runtime.parts import Inputs, Parts
 from llm2llm_ray.runtime.run_metrics import RunMetrics
 from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.runtime.tensorboard import Board
 from llm2llm_ray.runtime.warm import warm
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
@@ -40,6 +41,7 @@ class Driver:
         self._store = VersionStore(self._files)
         self._events = Events(self._files)
         self._metrics = RunMetrics(inputs.config.run.name)
+        self._board = Board(f"{self._files.root}/tensorboard" if inputs.config.run.tensorboard else None)
         self._stopping = threading.Event()
         self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
         self._warmed = ""
@@ -56,7 +58,8 @@ class Driver:
         specs = self._specs = parts.engine_specs()
         start_engines(specs, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
         engine_seconds = time.time() - started
-        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1))
+        replicas = [{"role": spec.role, **replica} for spec in specs for replica in identities(spec.app)]
+        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1), replicas=replicas)
         for spec in specs:
             self._metrics.replicas(spec.role, spec.engine.replicas)
         warm()
@@ -66,12 +69,12 @@ class Driver:
             self._training_line,
         )  # fmt: skip
         iterations = list(self._iterations(parts, seeds, trainer))
-        exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
+        exams = self._exams(parts, seeds, trainer, iterations)
         report = {
             "run": config.run.name,
             "engine_seconds": engine_seconds,
             "iterations": [self._told(i) for i in iterations],
-            "exams": exams.hold(iterations, seeds, self._rows(seeds)) if config.evaluation.test and self._inputs.test else None,
+            "exams": exams,
             "evidence": collect(self._files, specs),
         }
         self._stage("done", iterations[-1].index)
@@ -90,7 +93,19 @@ class Driver:
         for iteration in loop:
             self._events.add("iteration", **self._told(iteration))
             self._metrics.finished(iteration)
+            self._board.iteration(iteration)
             yield iteration
+
+    def _exams(
+        self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer, iterations: Sequence[Iteration]
+    ) -> dict[str, Any] | None:
+        if not (self._inputs.config.evaluation.test and self._inputs.test):
+            return None
+        exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
+        found = exams.hold(iterations, seeds, self._rows(seeds))
+        self._metrics.examined(found["accuracy"])
+        self._board.exams(found["accuracy"], iterations[-1].index)
+        return found
 
     def _told(self, iteration: Iteration) -> dict[str, Any]:
         told = asdict(iteration)
@@ -134,6 +149,7 @@ class Driver:
     def _training_line(self, line: Any) -> None:
         if "loss" in line:  # a line per update; the log has others
             self._status["training"] = dict(line)
+            self._board.update(f"{self._status['stage']}-{self._status['iteration']}", line)
 
     def expect(self, stream: str, rows: int) -> None:
         """Told by a stream that it begins."""
@@ -163,7 +179,7 @@ class Driver:
         scale_engine(scaled, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
         self._specs = [scaled if s.role == "teacher" else s for s in self._specs]
         self._metrics.replicas("teacher", replicas)
-        self._events.add("teacher_scaled", before=before, replicas=replicas)
+        self._events.add("teacher_scaled", before=before, replicas=replicas, now=identities(spec.app))
         return {"before": before, "replicas": replicas}
 
     def stop(self) -> bool:

@@ -52,6 +52,11 @@ def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device
             serve.run_many(group)
 
 
+def identities(app: str) -> list[dict[str, Any]]:
+    """Each replica's name, node id, pid and weights, told by itself."""
+    return list(engine_handle(app).broadcast("identity").results(timeout_s=LOAD_TIMEOUT_S))
+
+
 def scale_engine(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> None:
     """Bring a running application to the replicas that `spec` names; replicas that stay go on undisturbed.
 
@@ -68,15 +73,16 @@ def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
     from llm2llm_ray.runtime.engine_server import EngineServer
 
     labels = cluster.labels.get(spec.role)
-    options: dict[str, Any] = {"version": spec.sha}  # the same version deployed again is scaled in place, not restarted
-    if labels:
-        options["placement_group_bundle_label_selector"] = [labels]  # one selector stands for all bundles of a replica
-    return build_llm_deployment(
+    application = build_llm_deployment(
         llm_config(spec, cluster, device=device, run_folder=run_folder),
         deployment_cls=EngineServer,
         bind_kwargs={"weights_sha": spec.sha},
-        override_serve_options=options,
+        # One selector stands for all bundles of the replica's placement group.
+        override_serve_options={"placement_group_bundle_label_selector": [labels]} if labels else None,
     )
+    # Deployed again under the same version it is scaled in place; Serve would invent a new one each time and restart all.
+    application._bound_deployment = application._bound_deployment.options(version=spec.sha, _internal=True)
+    return application
 
 
 def stop_engines(run: str) -> list[str]:

@@ -151,6 +151,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
         "start_seconds": round(started - job.submitted, 2),
         "resumed_from_update": first,
         "micro_batch_size": micro,
+        "nodes": _nodes_of(workers),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "engine_report": said,
     }
@@ -159,6 +160,18 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
     if training.rank == 0:
         log.write(last=True, event="end", update=done.update, export_seconds=round(time.monotonic() - began, 2))
     return metrics
+
+
+def _nodes_of(workers: int) -> list[str]:
+    """Ray's node id of each worker, in rank order: where the training really ran."""
+    import ray
+    from torch import distributed
+
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[str] = [here] * workers
+    if workers > 1:
+        distributed.all_gather_object(nodes, here)
+    return nodes
 
 
 def read_rows(files: Files, parts: Sequence[str]) -> list[tuple[str, str]]:

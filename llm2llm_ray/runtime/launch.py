@@ -43,6 +43,7 @@ class Interrupted(Exception):
 
 def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
+    asked = time.time()
     files = Files(config.run_path)
     with run_lease(files.root), _Termination() as told_to_stop:
         files.clear_scratch()
@@ -56,7 +57,13 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
             events = Events(files)
             address = ray.get_runtime_context().gcs_address
             events.add(
-                "started", pid=os.getpid(), removed=removed, ray=ray.__version__, config=config_path(config), address=address
+                "started",
+                pid=os.getpid(),
+                removed=removed,
+                ray=ray.__version__,
+                config=config_path(config),
+                address=address,
+                asked=asked,
             )
             report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop)
             files.replace("report.json", _json(report))

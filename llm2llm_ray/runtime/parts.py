@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
 from llm2llm_ray.config import Config
+from llm2llm_ray.planning.workload import TEACHER_SHOTS
 from llm2llm_ray.runtime.ask import AskSpec
 from llm2llm_ray.runtime.engines import EngineSpec, app_name, load_weights
 from llm2llm_ray.runtime.streams import RayAugmenter, RayErrorSource, RayGraded
@@ -21,8 +22,6 @@ from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion, Example, Student
 
 _ENGINE_EFFECTS = {"max_model_len", "dtype", "engine_kwargs"}
-TEACHER_SHOTS = 8
-"""Worked examples before each test question when the teacher itself is examined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

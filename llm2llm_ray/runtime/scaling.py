@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.record import RunRecord
@@ -31,5 +31,7 @@ def scale_teacher(run: RunRecord, replicas: int) -> dict[str, Any]:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
+        except RayActorError:
+            raise UserError(f"run {run.name} ended before its teacher had {replicas} replicas") from None
     finally:
         ray.shutdown()

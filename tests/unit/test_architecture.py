@@ -235,7 +235,9 @@ def test_the_command_line_is_these_commands_and_flags() -> None:
         name: [option for parameter in command.params for option in parameter.opts if option != "--help"]
         for name, command in commands.items()
     }
-    assert flags == {"run": ["config", "--set"], "evaluate": ["config", "--model", "--set"], "tasks": [],
+    assert flags == {
+        "run": ["config", "--set", "--dry-run"], "doctor": ["config", "--set"],
+        "evaluate": ["config", "--model", "--set"], "tasks": [],
         "status": ["run"], "ls": ["folder"], "logs": ["run", "--follow", "-f", "--json"], "stop": ["run", "--wait"],
         "scale-teacher": ["run", "replicas"], "report": ["run", "--out"], "compare": ["run", "other"],
         "export": ["run", "--out", "--iteration", "--only", "--no-test"], "gc": ["run", "--yes"],

@@ -42,7 +42,7 @@ def test_every_job_parses(path: Path) -> None:
         ("studnet.model=m", "studnet", "did you mean student?"),
         ("student.lora.rnk=8", "student.lora.rnk", "did you mean rank?"),
         ("teacher.engine.replica=2", "teacher.engine.replica", "did you mean replicas?"),
-        ("run.zzz=1", "run.zzz", "known here: name, folder, iterations, seed"),
+        ("run.zzz=1", "run.zzz", "known here: name, folder, iterations, seed, tensorboard"),
     ],
 )
 def test_an_unknown_key_suggests_the_right_one(file: Path, override: str, field: str, hint: str) -> None:
@@ -183,7 +183,11 @@ def test_a_fingerprint_does_not_hang_on_the_order_of_keys(value: dict[str, objec
     assert fingerprint(dict(reversed(value.items()))) == fingerprint(value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), b"bytes", Path("a")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), {1, 2}, object(), b"bytes", Path("a")],
+    ids=lambda value: type(value).__name__ + str(value)[:3] if isinstance(value, float) else type(value).__name__,
+)
 def test_a_fingerprint_refuses_what_has_no_stable_form(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         fingerprint({"inputs": [value]})

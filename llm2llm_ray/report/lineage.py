@@ -1,0 +1,129 @@
+"""What became of every mistake: the rejections by reason, and the rows that the explorer searches. All texts are untrusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm2llm_ray.record import Mistake, Outcome, RunRecord
+from llm2llm_ray.report.wording import clipped
+
+MOST_ROWS = 20_000
+"""Rows that the page carries; a browser searches as many in a few milliseconds."""
+_EXAMPLES = 3
+_MEANINGS = {
+    "empty": "no text, or no answer with it",
+    "too_long": "longer than augmentation.max_words",
+    "malformed": "not in the form that was asked for, or with markup or control characters in it",
+    "truncated": "cut off by teacher.max_tokens",
+    "chatter": "talk about the request instead of an example",
+    "copied_parent": "the row it should vary, copied",
+    "unknown_label": "a label that the task does not have",
+    "bad_answer": "no answer that the grader could read",
+    "duplicate": "the same text as a row of the data",
+    "near_duplicate": "almost the same text as a row of the data",
+    "conflicting_label": "the text of another row with another answer",
+    "contaminated": "equal or close to a dev or test row",
+    "teacher_error": "the teacher did not answer",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    name: str
+    meaning: str
+    count: int
+    share: float
+    examples: tuple[tuple[Mistake, Outcome], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejections:
+    accepted: int
+    rejected: int
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explorer:
+    """`data` goes into the page as JSON: {"mistakes": [[…]], "rows": [[…]]}; rows name their mistake by its number."""
+
+    data: dict[str, Any]
+    shown: int
+    total: int
+    iterations: tuple[tuple[int, int], ...]
+    statuses: tuple[tuple[str, int], ...]
+    reasons: tuple[tuple[str, int], ...]
+
+
+def rejections(mistakes: Iterable[Mistake]) -> Rejections:
+    """Reasons by how often they were given, with a few examples from different rows."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[tuple[Mistake, Outcome]]] = {}
+    accepted = 0
+    for mistake in mistakes:
+        for outcome in mistake.outcomes:
+            if outcome.status == "accepted":
+                accepted += 1
+                continue
+            counts[outcome.reason] += 1
+            kept = examples.setdefault(outcome.reason, [])
+            if len(kept) < _EXAMPLES and all(other.row_id != mistake.row_id for other, _ in kept):
+                kept.append((mistake, outcome))
+    total = sum(counts.values())
+    return Rejections(
+        accepted=accepted,
+        rejected=total,
+        reasons=tuple(
+            Reason(name=name, meaning=_MEANINGS.get(name, ""), count=n, share=n / total, examples=tuple(examples[name]))
+            for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        ),
+    )
+
+
+def explorer(run: RunRecord, mistakes: Sequence[Mistake]) -> Explorer:
+    """One row for each text the teacher wrote, and one for each mistake that nothing was written for."""
+    why = {stage["iteration"]: _why_nothing(run, stage) for stage in run.stages if stage["name"] == "round"}
+    seeds: list[list[Any]] = []
+    rows: list[list[Any]] = []
+    total = 0
+    for mistake in mistakes:
+        lines = [_line(outcome) for outcome in mistake.outcomes] or [["none", why[mistake.iteration], "", "", "", 0, 0]]
+        total += len(lines)
+        if len(rows) + len(lines) <= MOST_ROWS:
+            rows += [[len(seeds), *line] for line in lines]
+            seeds.append(_seed(mistake))
+    return Explorer(
+        data={"mistakes": seeds, "rows": rows},
+        shown=len(rows),
+        total=total,
+        iterations=tuple(sorted(Counter(seeds[row[0]][0] for row in rows).items())),
+        statuses=tuple(Counter(row[1] for row in rows).most_common()),
+        reasons=tuple(Counter(row[2] for row in rows if row[2]).most_common()),
+    )
+
+
+def _seed(mistake: Mistake) -> list[Any]:
+    answered = mistake.completion if mistake.answer is None else mistake.answer
+    return [
+        mistake.iteration, mistake.row_id, mistake.seed_id, clipped(mistake.input), clipped(mistake.gold),
+        clipped(mistake.completion), clipped(answered),
+    ]  # fmt: skip
+
+
+def _line(outcome: Outcome) -> list[Any]:
+    return [
+        outcome.status, outcome.reason, clipped(outcome.detail), clipped(outcome.text), clipped(outcome.output),
+        outcome.ordinal, outcome.attempt,
+    ]  # fmt: skip
+
+
+def _why_nothing(run: RunRecord, stage: dict[str, Any]) -> str:
+    """Why a mistake of that round has no outcome."""
+    if stage["result"]["budget_stops"]:
+        return "budget used up"
+    if not stage["result"]["asked"]:
+        return "teacher not asked"
+    return "no text found in the reply" if run.stage("commit", stage["iteration"]) else "commit not done yet"

@@ -1,0 +1,118 @@
+"""Puts the page together from what the other modules say, and writes it. The templates hold all markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from functools import cache
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.record import RunRecord
+from llm2llm_ray.report import flow, turns, wording
+from llm2llm_ray.report.answer import answer, facts, scores
+from llm2llm_ray.report.confusion import confusion
+from llm2llm_ray.report.flow import flows
+from llm2llm_ray.report.lanes import lanes, up_time
+from llm2llm_ray.report.lineage import explorer, rejections
+
+DEFAULT_NAME = "report.html"
+_STATES = {
+    "running": "This run is still going on: the page shows what it had finished at {when}.",
+    "stopped": "This run was told to stop before its end; the same command goes on with it.",
+    "broken off": "This run broke off before its end; the same command goes on with it.",
+}
+
+
+def render(run: RunRecord) -> str:
+    """The page, encodable as UTF-8. Its folder is only read."""
+    now = time.time()
+    streams = flows(run)
+    up = up_time(run, now)
+    found = turns.turns(run)
+    mistakes = list(run.mistakes())
+    grown = run.iterations[-1]["grown"] if run.iterations else None
+    script = _static("explorer.js")
+    page = _environment().get_template("page.html.j2").render(
+        run=_about(run),
+        state=_STATES.get(run.state, "").format(when=wording.moment(now)),
+        answer=answer(run),
+        facts=facts(run, up.seconds),
+        scores=scores(run),
+        turns=found,
+        accuracy=turns.accuracy_chart(found),
+        growth=turns.growth_chart(found, grown["num_rows"] if grown else None),
+        timeline=lanes(run, up, streams),
+        flows=streams,
+        rejections=rejections(mistakes),
+        confusion=confusion(run),
+        explorer=explorer(run, mistakes),
+        sizes={"chart": (turns.WIDTH, turns.HEIGHT), "flow": (flow.WIDTH, flow.HEIGHT)},
+        style=Markup(_static("style.css")),
+        script=Markup(script),
+        script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+    # A teacher's JSON can hold lone surrogates, which no file can.
+    return page.encode("utf-8", "backslashreplace").decode()
+
+
+def write_report(run: RunRecord, out: str | None = None) -> str:
+    """Write the page to the local path `out` (default: report.html in the run folder); returns where it is.
+
+    Raises UserError when it cannot be written there. Writing it again replaces it.
+    """
+    page = render(run).encode()
+    if out is None:
+        run.files.replace(DEFAULT_NAME, page)
+        return run.files.absolute(DEFAULT_NAME)
+    try:
+        Path(out).write_bytes(page)
+    except OSError as error:
+        raise UserError(
+            f"{out}: the report cannot be written there ({error.strerror}); name a file in a folder of yours"
+        ) from None
+    return out
+
+
+def _about(run: RunRecord) -> dict[str, Any]:
+    config, started = run.config, [event["time"] for event in run.events if event["event"] == "started"]
+    ended = next((event["time"] for event in reversed(run.events) if event["event"] == "finished"), None)
+    return {
+        "name": run.name,
+        "state": run.state,
+        "task": config["task"]["name"],
+        "student": config["student"]["model"],
+        "teacher": config["teacher"]["model"],
+        "teacher_kind": config["teacher"]["kind"],
+        "iterations": config["run"]["iterations"],
+        "source": {"seed": "seed rows", "dev": "dev rows"}.get(config["evaluation"]["error_source"], "held-out seed rows"),
+        "trained_on_source": config["evaluation"]["error_source"] == "seed",
+        "started": wording.moment(started[0]) if started else wording.ABSENT,
+        "ended": wording.moment(ended) if ended and run.state == "finished" else "",
+    }
+
+
+@cache
+def _static(name: str) -> str:
+    return resources("llm2llm_ray.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("llm2llm_ray.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    # ASCII only, so that no character of a text means anything to an HTML or JavaScript parser; `tojson` escapes < > & '.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {
+        "duration": wording.duration, "count": wording.count, "percent": wording.percent, "points": wording.points,
+        "clipped": wording.clipped,
+    }  # fmt: skip
+    return environment

