@@ -14,7 +14,7 @@ from a_run import Run, served_run, texts
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2400)]
 REPOSITORY = Path(__file__).parents[2]
-ROWS = 1500
+ROWS = 600
 """Enough for the teacher to be at work while replicas start."""
 
 
@@ -42,7 +42,8 @@ def a_pools_run(folder: Path, model: str) -> Run:
     run.config["student"]["updates"] = 3
     run.config["cluster"] = {"profile": "pools", "threads": 1}
     run.config["evaluation"] |= {"test": False}
-    run.config["teacher"]["in_flight"] = 8
+    run.config["augmentation"] |= {"examples_in_prompt": 1}
+    run.config["teacher"] |= {"in_flight": 8, "max_tokens": 120}
     run.config["teacher"]["engine"] = run.config["teacher"]["engine"] | {"max_num_seqs": 2}
     return run
 
