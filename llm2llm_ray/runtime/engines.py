@@ -87,7 +87,8 @@ def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
 
 def stop_engines(run: str) -> list[str]:
     """Delete this run's applications and no others. Returns their names."""
-    mine = [name for name in serve.status().applications if name.startswith(f"llm2llm-{run}-")]
+    # Whole names: run "demo" must not take those of run "demo-2".
+    mine = sorted({app_name(run, role) for role in ("student", "teacher")} & serve.status().applications.keys())
     for name in mine:
         serve.delete(name)
     return mine
