@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -153,6 +154,11 @@ class TeacherConfig(Section):
     def _complete(self) -> TeacherConfig:
         if self.kind == "openai" and not self.base_url:
             raise ValueError("teacher.kind openai needs teacher.base_url")
+        if self.base_url and "@" in urlsplit(self.base_url).netloc:
+            raise ValueError(
+                "teacher.base_url must not hold a user or password: it is stored with the run; put the key into the environment "
+                "variable named in teacher.api_key_env"
+            )
         if self.budget.money and not (
             self.budget.price_per_million_prompt_tokens or self.budget.price_per_million_completion_tokens
         ):
@@ -271,7 +277,7 @@ class Config(Section):
             if isinstance(given, dict) and isinstance(given.get("cluster"), dict)
             else None
         )
-        return below(given, PROFILES[name]) if name in PROFILES else given
+        return below(given, PROFILES[name]) if isinstance(name, str) and name in PROFILES else given
 
     @property
     def run_path(self) -> str:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.requests import Asker, Request
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.types import Example, Prompt
+from llm2llm_ray.types import Example, Prompt, Reply
 
 SOLVED: Mapping[str, type] = {
     "completion": str,
@@ -26,6 +27,9 @@ SOLVED: Mapping[str, type] = {
 """Columns that solving adds; times are Unix seconds, `error` says why a row has no answer ("" normally)."""
 
 
+NO_BUDGET = "budget_exhausted"
+
+
 class Solve:
     """`shots` turns the same role into the teacher's own exam: worked examples stand before the question."""
 
@@ -40,7 +44,10 @@ class Solve:
             prompt = self._task.shots_prompt(row["input"], self._shots)
         else:
             prompt = Prompt(text=self._task.student_prompt(row["input"]))
-        reply = await ask(Request(row_id=row["id"], prompt=prompt, sampling=self._sampling))
+        try:
+            reply = await ask(Request(row_id=row["id"], prompt=prompt, sampling=self._sampling))
+        except BudgetExhausted as stop:  # the teacher's own exam: the row stays unanswered, and the exam says so
+            reply = Reply(text="", finish_reason="error", error=f"{NO_BUDGET}: {stop}")
         answered = not reply.error
         return row | {
             "completion": reply.text,

@@ -25,6 +25,8 @@ def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     if exams:
         console.print(accuracy_table(exams))
         console.print(sentence(exams))
+        for who, why in exams.get("left_out", {}).items():
+            console.print(f"Left out: {WHO[who]} ({why}).")
     console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
 
 

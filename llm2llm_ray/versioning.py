@@ -138,26 +138,32 @@ class RecordedVersions:
         grown = self._store.commit(
             admitted(), parent=dataset, iteration=iteration + 1, about={"round": folder, "inputs": dict(inputs)}
         )
-        self._write_refused(folder, refused)
         rejected = Counter(item.rejected.reason for item in refused)
-        result = {"version": grown.id, "accepted": counts["accepted"], "rejected": dict(sorted(rejected.items()))}
+        result = {
+            "version": grown.id,
+            "accepted": counts["accepted"],
+            "rejected": dict(sorted(rejected.items())),
+            "refused": self._write_refused(f"refused/{iteration:03d}-{key[:12]}.parquet", refused),
+        }
         record = self._stages.record(
             "commit", key, inputs=inputs, result=result, started=started, ended=time.time(), iteration=iteration
         )
         self._events.add("stage_finished", stage="commit", iteration=iteration, key=key, version=grown.id)
         return record
 
-    def _write_refused(self, folder: str, refused: list[Refused]) -> None:
-        """Beside the round's rows: what the commit gates turned away, with lineage and reason."""
+    def _write_refused(self, path: str, refused: list[Refused]) -> str | None:
+        """What the commit gates turned away, with lineage and reason; of this commit, since other gates refuse others."""
         rows = [
             {"reason": item.rejected.reason, "detail": item.rejected.detail, "input": item.candidate.input,
              "output": item.candidate.output, "index": item.candidate.index, **asdict(item.candidate.lineage)}
             for item in refused
         ]  # fmt: skip
-        if rows:
-            with pa.BufferOutputStream() as sink:
-                pq.write_table(pa.Table.from_pylist(rows), sink)
-                self._files.write_once(f"refused/{folder.removeprefix('rounds/')}.parquet", sink.getvalue().to_pybytes())
+        if not rows:
+            return None
+        with pa.BufferOutputStream() as sink:
+            pq.write_table(pa.Table.from_pylist(rows), sink)
+            self._files.write_once(path, sink.getvalue().to_pybytes())
+        return path
 
 
 def _round(drained: Mapping[str, Any], committed: Mapping[str, Any]) -> Round:

@@ -47,7 +47,8 @@ def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device
         if spec.app not in running or running[spec.app].status != "RUNNING"
     ]
     # Engines that share a GPU measure its free memory when they start, so they start one after the other there.
-    for group in [[target] for target in targets] if device == "gpu" else [targets]:
+    one_by_one = device == "gpu" and cluster.gpus_per_engine < 1
+    for group in [[target] for target in targets] if one_by_one else [targets]:
         if group:
             serve.run_many(group)
 

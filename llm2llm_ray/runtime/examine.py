@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
 from llm2llm_ray.metrics import proportion
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.devices import connect, device_of
@@ -27,6 +28,8 @@ from llm2llm_ray.versioning import RecordedVersions
 
 def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Accuracy of `model` on the test rows; answers already stored in the run are not asked again."""
+    if not checked.splits.test:
+        raise UserError("there are no test rows to examine a model on: task.data has no test file; name one in task.test")
     files = Files(config.run_path)
     with run_lease(files.root):
         prepared = prepare(config, checked, files)
@@ -45,7 +48,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             show({"stage": "engine"})
             start_engines(specs, config.cluster, device=inputs.device, run_folder=files.root)
             versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), (), parts.settings())
-            assert inputs.test is not None, "preflight refuses evaluation.test without test rows"
+            assert inputs.test is not None
             show({"stage": "exam"})
             result = versions.drained(parts.graded(student, inputs.test), "exam")["result"]
             hits = result["evaluated"] - result["wrong"] - sum(result["errors"].values())

@@ -15,6 +15,7 @@ from llm2llm_ray.rounds import round_rows
 from llm2llm_ray.runtime.parts import Parts
 from llm2llm_ray.runtime.streams import RayGraded
 from llm2llm_ray.runtime.student_training import RayTrainer
+from llm2llm_ray.solving import NO_BUDGET
 from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
 from llm2llm_ray.versioning import RecordedVersions
 
@@ -31,6 +32,7 @@ class Exams:
         """Accuracies by who was examined, and the last student's difference to the baseline and to the first."""
         inputs, config = self._parts.inputs, self._parts.config
         assert inputs.test is not None
+        left_out: dict[str, str] = {}
         first, last = iterations[0].student, iterations[-1].student
         untrained = Student(path=inputs.student_model, sha=inputs.student_sha, iteration=0)
         if config.evaluation.recorded_answers is None:
@@ -43,10 +45,14 @@ class Exams:
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
             self._examine("teacher", self._parts.teacher_exam(inputs.test, shots))
+            unpaid = self._told["teacher"]["errors"].get(NO_BUDGET, 0)
+            if unpaid:  # an accuracy over the rows that were paid for would be compared with those over all rows
+                del self._told["teacher"]
+                left_out["teacher"] = f"teacher.budget ran out: {unpaid} of {inputs.test.num_rows} test rows were not asked"
         differences = {
             f"last - {other}": self._difference("last", other) for other in ("baseline", "first") if other in self._marks
         }
-        return {"accuracy": self._told, "differences": differences}
+        return {"accuracy": self._told, "differences": differences, "left_out": left_out}
 
     def _sit(self, who: str, student: Student) -> None:
         test = self._parts.inputs.test

@@ -24,9 +24,9 @@ from llm2llm_ray.runtime.export import export_student
 from llm2llm_ray.runtime.models import resolve_model
 from llm2llm_ray.runtime.tokens import Row, encode_rows
 from llm2llm_ray.runtime.training_engine import Progress, engine_report, prepare_process, restore, save, start_engine
-from llm2llm_ray.runtime.training_log import TrainingLog
 from llm2llm_ray.runtime.weights import node_local
 from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.tasks.task import Task
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0

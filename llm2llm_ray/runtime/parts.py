@@ -93,7 +93,9 @@ class Parts:
             progress=self.progress,
         )
         inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
-        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student))
+        alone = config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 64)
+        weights = None if config.evaluation.recorded_answers else student.path
+        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
     def teacher_exam(self, rows: DatasetVersion, shots: Sequence[Example]) -> RayGraded:
         """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
@@ -115,8 +117,9 @@ class Parts:
         )
         inputs = {
             "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
+            "budget": config.teacher.budget.model_dump(),
         }  # fmt: skip
-        return self._stream(rows, solve, 0, inputs, lambda: None)
+        return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
     def augmenter(self, seeds: Sequence[Example], seeds_id: str) -> RayAugmenter:
         config, settings = self.config, self.settings()
@@ -176,11 +179,20 @@ class Parts:
         wanted = self.config.run.iterations
         return min(2, wanted) if self.config.augmentation.one_shot else wanted
 
-    def _stream(self, rows: DatasetVersion, solve: AskSpec, iteration: int, inputs: Mapping[str, Any], prepare: Any) -> RayGraded:
+    def _stream(
+        self,
+        rows: DatasetVersion,
+        solve: AskSpec,
+        iteration: int,
+        inputs: Mapping[str, Any],
+        prepare: Any,
+        in_flight_alone: int,
+        weights: str | None = None,
+    ) -> RayGraded:
         return RayGraded(
             files=self.files, rows=rows, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
             rows_per_block=self.config.evaluation.rows_per_block,
-            in_flight_alone=self.config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 64),
+            in_flight_alone=in_flight_alone, weights=weights,
         )  # fmt: skip
 
     def _exam_inputs(self) -> dict[str, Any]:

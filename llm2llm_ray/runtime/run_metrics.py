@@ -40,13 +40,17 @@ class RunMetrics:
             _gauge("stage", "1 while this stage runs", "stage").set(float(name == now), self._run | {"stage": name})
         _gauge("iteration", "Iteration that runs, from 0").set(iteration, self._run)
 
-    def finished(self, iteration: Iteration) -> None:
+    def finished(self, iteration: Iteration, *, new: bool) -> None:
+        """Gauges always; counters only when the iteration is told for the first time."""
         tags = self._run | {"iteration": str(iteration.index)}
         round_ = iteration.round
         _gauge("dataset_rows", "Rows of D^i", "iteration").set(iteration.dataset.num_rows, tags)
         right = 1 - round_.wrong / round_.evaluated if round_.evaluated else 0.0
         _gauge("error_source_accuracy", "Share of the error source's rows answered right", "iteration").set(right, tags)
-        _counter("accepted", "Rows that passed all gates").inc(round_.accepted, self._run) if round_.accepted else None
+        if not new:
+            return
+        if round_.accepted:
+            _counter("accepted", "Rows that passed all gates").inc(round_.accepted, self._run)
         for reason, count in round_.rejected.items():
             _counter("rejected", "Teacher texts that became no row", "reason").inc(count, self._run | {"reason": reason})
 

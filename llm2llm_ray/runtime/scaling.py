@@ -19,7 +19,11 @@ def scale_teacher(run: RunRecord, replicas: int) -> dict[str, Any]:
     if run.state != "running" or not started:
         raise UserError(f"run {run.name} is {run.state}: only a running run has a teacher to scale")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=started[-1]["address"], namespace=NAMESPACE, log_to_driver=False, logging_level="WARNING")
+    address = started[-1]["address"]
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="WARNING")
+    except ConnectionError as error:
+        raise UserError(f"run {run.name}: its Ray cluster at {address} cannot be reached from here ({error})") from None
     try:
         try:
             driver = ray.get_actor(driver_name(run.name), namespace=NAMESPACE)

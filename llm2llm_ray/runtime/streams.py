@@ -6,6 +6,7 @@ two operators of one streaming plan, so the teacher works while the student is s
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any
 
 import ray
 
-from llm2llm_ray.errors import StreamConsumed
+from llm2llm_ray.errors import StreamConsumed, UserError
 from llm2llm_ray.protocols import WrongStream
 from llm2llm_ray.runtime.ask import AskSpec, ask_stage
 from llm2llm_ray.storage.files import Files
@@ -38,6 +39,8 @@ class RayGraded:
     prepare: Callable[[], None]
     in_flight_alone: int
     """Student requests open at once when no teacher waits for the wrong answers: no reason to send them in waves."""
+    weights: str | None = None
+    """Folder or URI that `prepare` loads; None: a student that needs none."""
     consumed: bool = False
 
     def wrong(self) -> RayWrong:
@@ -50,6 +53,11 @@ class RayGraded:
         if self.consumed:
             raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
         self.consumed = True
+        if self.weights is not None and "://" not in self.weights and not os.path.isdir(self.weights):
+            raise UserError(
+                f"{self.weights}: this student is gone (`llm2llm gc` removes students of finished runs), but the changed config "
+                "asks it again; remove the train stage's record beside it in stages/ to train it anew, or start a new run.name"
+            )
         stream = uuid.uuid4().hex
         if self.solve.progress is not None:
             self.solve.progress.expect.remote(stream, self.rows.num_rows)

@@ -27,10 +27,10 @@ from llm2llm_ray.runtime.deepspeed_config import Device, precision_of
 from llm2llm_ray.runtime.export import exported
 from llm2llm_ray.runtime.finetune_worker import TrainJob, finetune_worker
 from llm2llm_ray.runtime.models import model_sha, resolve_model
-from llm2llm_ray.runtime.training_log import TrainingLog
 from llm2llm_ray.runtime.weights import node_local
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
+from llm2llm_ray.storage.training_log import TrainingLog, log_stem
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion, Student
 
@@ -86,7 +86,7 @@ class RayTrainer:
         start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
         inputs = self._inputs(dataset, start_sha, updates)
         key = stage_key(STAGE, TRAIN_VERSION, inputs)
-        name = f"{label}-{key[:12]}"
+        name = log_stem(label, key).removeprefix(f"{STAGE}/")
         record = self._stages.find(STAGE, key)
         if record is None:
             told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
@@ -139,7 +139,7 @@ class RayTrainer:
             parts=dataset.parts,
             updates=updates,
             export=f"students/{name}",
-            log=f"train/{name}",
+            log=f"{STAGE}/{name}",
             submitted=time.time(),
         )
 

@@ -22,11 +22,11 @@ class Board:
             self._writer = SummaryWriter(folder)
 
     def update(self, training: str, line: Mapping[str, Any]) -> None:
-        """One line of a training's log: {"update", "loss", "seconds", ...}."""
+        """One line of a training's log: {"update", "loss", "lr", "seconds", ...}; `training` for instance "train-0"."""
         if self._writer is not None:
-            for name in ("loss", "learning_rate", "seconds"):
+            for name in ("loss", "lr", "seconds"):
                 if name in line:
-                    self._writer.add_scalar(f"train-{training}/{name}", line[name], line["update"])
+                    self._writer.add_scalar(f"{training}/{name}", line[name], line["update"])
 
     def iteration(self, found: Iteration) -> None:
         if self._writer is None:

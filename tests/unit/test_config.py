@@ -82,6 +82,7 @@ def test_a_missing_section_is_named(file: Path, section: str) -> None:
     ("override", "remedy"),
     [
         ("teacher.kind=openai", "needs teacher.base_url"),
+        ("teacher.base_url=https://user:secret@host/v1", "teacher.api_key_env"),
         ("teacher.budget.money=3", "needs the prices"),
         ("task.data=null", "give task.data"),
     ],

@@ -7,8 +7,9 @@ from typing import Any
 
 from stream_rows import solved
 
+from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.requests import Request
-from llm2llm_ray.solving import SOLVED, Solve
+from llm2llm_ray.solving import NO_BUDGET, SOLVED, Solve
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 
@@ -71,3 +72,12 @@ def test_worked_examples_stand_before_the_question() -> None:
 
 def test_columns_are_those_that_rounds_are_read_by() -> None:
     assert set(SOLVED) <= set(solved("s-1"))
+
+
+def test_a_teacher_without_budget_leaves_the_row_unanswered_and_says_why() -> None:
+    async def ask(request: Request) -> Reply:
+        raise BudgetExhausted("teacher.budget.calls: 1 is used up")
+
+    row = asyncio.run(Solve(TASK, max_tokens=8)(dict(ROW), ask))
+    assert (row["error"], row["correct"], row["answer"]) == (NO_BUDGET, False, None)
+    assert set(SOLVED) <= row.keys()

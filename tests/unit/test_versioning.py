@@ -121,9 +121,9 @@ def test_the_order_in_which_rows_arrive_changes_nothing(rows: list[dict[str, obj
 
 
 def test_what_the_commit_gates_refuse_is_kept_with_reason_and_lineage(files: Files) -> None:
-    stream = extend(files)
-    path = f"refused/{stream.folders[0].removeprefix('rounds/')}.parquet"
-    with files.open_input(path) as source:
+    extend(files)
+    (record,) = (record for record in StageRecords(files).all() if record["name"] == "commit")
+    with files.open_input(record["result"]["refused"]) as source:
         refused = pq.read_table(source).to_pylist()
     assert [(row["reason"], row["seed_id"], row["input"]) for row in refused] == [
         ("duplicate", "s-2", "where do I change my CARD?"),

@@ -17,6 +17,11 @@ SECONDS_BETWEEN_UPLOADS = 15.0
 """On object stores, which cannot append, the log is put whole at most this often."""
 
 
+def log_stem(label: str, key: str) -> str:
+    """Where the log of a training lies. Example: log_stem("001", "7d2680a4…") == "train/001-7d2680a4a75f"."""
+    return f"train/{label}-{key[:12]}"
+
+
 class TrainingLog:
     """`<stem>.jsonl`, and empty files `<stem>.micro-<n>`."""
 
