@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,10 +70,13 @@ def render_findings(findings: Sequence[Finding], console: Console) -> None:
 
 def _python() -> Iterator[Finding]:
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    again = "make clean && make install PYTHON=python3.11"
     if sys.version_info[:2] == _PYTHON:
         yield ok("python", f"{version} on {system}")
+    elif sys.version_info[:2] > _PYTHON:
+        yield note("python", f"{version}; the lock and the tests are for 3.11", again)
     else:
-        yield mend("python", f"{version}; the lock and the tests are for 3.11", "make clean && make install PYTHON=python3.11")
+        yield mend("python", f"{version}; 3.11 is the oldest that works", again)
     if system != "Linux x86_64":
         yield note("python", f"{system}: only Linux x86_64 was tried")
 
@@ -126,15 +130,21 @@ def _machine(machine: Machine) -> Iterator[Finding]:
 
 
 def _disks() -> Iterator[Finding]:
-    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    usage = shutil.disk_usage(place)
-    told = f"{usage.free / 2**30:.0f} of {usage.total / 2**30:.0f} GiB free in {place}, where Ray keeps logs and spilled objects"
-    if usage.free < _RAY_DISK_SHARE * usage.total:
-        yield mend("disk", f"{told}; it stops at {_RAY_DISK_SHARE:.0%}", "export RAY_TMPDIR=… (a folder on another disk)")
-    else:
-        yield ok("disk", told)
+    yield _ray_disk(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     cache = os.environ.get("LLM2LLM_CACHE") or os.path.expanduser("~/.cache")
     yield ok("disk", f"{free_gib(cache):.0f} GiB free in {cache}, where models are kept")
+
+
+def _ray_disk(place: str) -> Finding:
+    try:
+        usage = shutil.disk_usage(place)
+    except OSError as error:
+        why = f"{place}, where Ray keeps logs and spilled objects: {error.strerror}"
+        return mend("disk", why, f"mkdir -p {shlex.quote(place)}, or unset RAY_TMPDIR")
+    told = f"{usage.free / 2**30:.0f} of {usage.total / 2**30:.0f} GiB free in {place}, where Ray keeps logs and spilled objects"
+    if usage.free < _RAY_DISK_SHARE * usage.total:
+        return mend("disk", f"{told}; it stops at {_RAY_DISK_SHARE:.0%}", "export RAY_TMPDIR=… (a folder on another disk)")
+    return ok("disk", told)
 
 
 def probe(address: str | None = None) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.machine import Machine
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
+from llm2llm_ray.schedule import LOGICAL_CPUS
 
-_LOGICAL_CPUS = 4
-"""Of a Ray that the run starts by itself, at least, as runtime.devices has it."""
 _TRAINING_BYTES = 16
 """Per parameter in float32: weights, gradients and Adam's two moments, over all workers together."""
 _ENGINE_BYTES = {True: 2, False: 4}
@@ -83,7 +82,7 @@ def _places(config: Config, machine: Machine, device: str | None) -> Iterator[Fi
         yield ok("what runs where", what)
     if device is None or config.cluster.address or os.environ.get("RAY_ADDRESS"):
         return
-    cpus = max(_LOGICAL_CPUS, machine.cores)
+    cpus = max(LOGICAL_CPUS, machine.cores)
     if _reserved(wanted, "cpus") > cpus:
         yield mend(
             "what runs where",

@@ -6,6 +6,7 @@ Invariant: a number here was measured. For a device or a model size without one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,9 +93,8 @@ KNOWN: tuple[Rates, ...] = (
 
 def rates_for(config: Config, device: str) -> Rates | None:
     """Measured in this run before, else in a run beside it with the same models, else a known measurement; else None."""
-    for record in _records(config):
-        found = measured(record)
-        if found is not None and found.device == device:
+    for found in _measurements(config):
+        if found.device == device:
             return found
     return known(config, device)
 
@@ -116,25 +116,43 @@ def _same_size(model: str, speed: Speed) -> bool:
     return count is not None and 1 / SAME_SIZE <= count / speed.parameters <= SAME_SIZE
 
 
-def _records(config: Config) -> Iterator[RunRecord]:
-    """This run, then the newest others in its folder that trained the same student and asked the same teacher."""
+def _measurements(config: Config) -> Iterator[Rates]:
+    """Of this run, then of the newest others in its folder that trained the same student and asked the same teacher."""
     if "://" in config.run.folder:
         return
-    mine = Path(config.run_path)
-    others = [path for path in Path(config.run.folder).glob("*") if path != mine and (path / "events.jsonl").exists()]
-    newest = sorted(others, key=lambda path: (path / "events.jsonl").stat().st_mtime, reverse=True)
-    wanted = _models(config.model_dump(mode="json"))
-    looked = 0
-    for path in [mine, *newest]:
+    mine, looked = Path(config.run_path), 0
+    for path in [mine, *_others(mine)]:
         if looked == _NEWEST_RUNS:
             return
         try:
-            record = RunRecord.open(str(path))
-        except UserError:
-            continue
-        if _models(record.config) == wanted and record.stages:
-            looked += 1
-            yield record
+            record = _alike(path, config)
+            found = measured(record) if record is not None else None
+        except (ValueError, KeyError, OSError):
+            if path == mine:
+                raise
+            continue  # a damaged run of somebody's, or one that is being deleted
+        looked += record is not None
+        if found is not None:
+            yield found
+
+
+def _others(mine: Path) -> list[Path]:
+    """The runs beside this one, the newest first."""
+    found = []
+    for path in mine.parent.glob("*"):
+        with suppress(OSError):  # no run, or gone meanwhile
+            found.append(((path / "events.jsonl").stat().st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True) if path != mine]
+
+
+def _alike(path: Path, config: Config) -> RunRecord | None:
+    """The run kept there, where its measurements hold for this config."""
+    try:
+        record = RunRecord.open(str(path))
+    except UserError:
+        return None
+    wanted = _models(config.model_dump(mode="json"))
+    return record if _models(record.config) == wanted and record.stages else None
 
 
 def _models(config: dict[str, dict[str, object]]) -> list[object]:

@@ -14,12 +14,11 @@ from statistics import fmean
 from llm2llm_ray.augmentation.asking import Peers
 from llm2llm_ray.config import BudgetConfig, Config
 from llm2llm_ray.preflight import Checked
+from llm2llm_ray.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Graded, Prompt
 
 CHARACTERS_PER_TOKEN = 4
-TEACHER_SHOTS = 8
-"""Worked examples before each question of the teacher's exam, as in runtime.parts."""
 _SAMPLED = 64
 """Rows whose teacher prompts are built to measure their length."""
 
@@ -139,16 +138,6 @@ def _asked_tokens(config: Config, checked: Checked, sample: Sequence[Example]) -
         yield _prompt_tokens(task.teacher_prompt(mistake, shown, style=config.teacher.style, count=1, show_wrong_answer=told))
 
 
-def num_iterations(config: Config) -> int:
-    """Students trained; the ablation `one_shot` trains two."""
-    return min(2, config.run.iterations) if config.augmentation.one_shot else config.run.iterations
-
-
-def total_updates(rows: int, batch: int, epochs: float, updates: int | None) -> int:
-    """As runtime.batching has it: an epoch's last batch may be smaller."""
-    return updates or max(1, math.ceil(epochs * math.ceil(rows / batch)))
-
-
 def rows_seen(rows: int, batch: int, updates: int) -> int:
     """Rows in that many updates."""
     epochs, more = divmod(updates, math.ceil(rows / batch))
@@ -173,7 +162,7 @@ class _Workload:
     def stages(self) -> Iterator[Amount]:
         rows = float(len(self.checked.splits.seed))
         count, settings = num_iterations(self.config), self.config.augmentation
-        each = settings.per_wrong * (max(1, self.config.run.iterations - 1) if settings.one_shot else 1)
+        each = per_wrong(self.config)
         spent = False
         for i in range(count):
             train = self._train(f"iteration {i}", "train", rows)

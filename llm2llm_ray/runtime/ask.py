@@ -1,14 +1,15 @@
-"""The one UDF of the stream, for both roles: keeps many requests in flight from one Ray Data actor.
+"""What a stream asks, for both roles: keeps many requests in flight, stores every reply, and hands graded or augmented rows back.
 
-Invariant: a reply is durable in the reply store before its row leaves the actor, and a request whose reply is stored is
-never sent. What a role asks and makes of the answers is the role's business (solving.py, augmentation/asking.py).
+Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent.
+What a role asks and makes of the answers is the role's business (solving.py, augmentation/asking.py). `Asker` is the process it
+happens in; Ray Data reaches it through `ask_stage`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,7 +18,8 @@ import ray
 
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping
-from llm2llm_ray.requests import Asker, Request
+from llm2llm_ray.requests import Asker as Asking
+from llm2llm_ray.requests import Request
 from llm2llm_ray.runtime.run_metrics import AskMetrics
 from llm2llm_ray.runtime.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
@@ -25,7 +27,7 @@ from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
 from llm2llm_ray.teacher.budget import Budget
 from llm2llm_ray.types import Reply
 
-Role = Callable[[dict[str, Any], Asker], Awaitable[dict[str, Any]]]
+Role = Callable[[dict[str, Any], Asking], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
 _PASSING = "unavailable"
@@ -34,7 +36,7 @@ _PASSING = "unavailable"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskSpec:
-    """Everything an `Ask` actor is built from. Example: AskSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
+    """What one role of one stream is built from. Example: AskSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
 
     name: str
     role: Role
@@ -52,11 +54,15 @@ class AskSpec:
     budget: BudgetConfig | None = None
     progress: Any = None
     """Handle of the driver, told how many rows are done; None: nobody is."""
+    asker: Any
+    """Handle of the `Asker` that asks."""
     stream: str = ""
     """Names the stream to the driver: the actors of the one before may still be telling of theirs."""
 
 
 class Ask:
+    """One role of one stream."""
+
     def __init__(self, spec: AskSpec) -> None:
         files = Files(spec.run_root)
         self._spec = spec
@@ -73,7 +79,7 @@ class Ask:
         self._stopping = False
         self._listener: asyncio.Task[None] | None = None
 
-    async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
+    async def answer(self, block: pa.Table) -> pa.Table:
         if self._listener is None and self._spec.progress is not None:
             self._listener = asyncio.create_task(self._listen())
         rows = block.to_pylist()
@@ -82,7 +88,13 @@ class Ask:
         self._metrics.rows(len(rows))
         added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
         schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
-        yield pa.Table.from_pylist(answered, schema=schema)
+        return pa.Table.from_pylist(answered, schema=schema)
+
+    def close(self) -> None:
+        """No block will come any more."""
+        if self._listener is not None:
+            self._listener.cancel()
+        self._log.close()
 
     async def reply(self, request: Request) -> Reply:
         """The stored reply, or a new one, stored."""
@@ -153,15 +165,33 @@ class Ask:
             )
 
 
-def ask_stage(dataset: ray.data.Dataset, spec: AskSpec, rows_per_block: int) -> ray.data.Dataset:
-    """Append one role to a stream. One actor keeps `in_flight` requests open, in blocks of `rows_per_block` rows."""
-    open_blocks = max(2, -(-spec.in_flight // rows_per_block))
-    return dataset.map_batches(
-        Ask,
-        fn_constructor_args=(spec,),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=open_blocks),
-        max_concurrency=open_blocks,
-        num_cpus=0.1,
-    )
+class Asker:
+    """Asks for one role, stream after stream; made an actor by `open_asker`.
+
+    It lives as long as the run: a process of its own for each stream would import Serve and tokenizers anew, ten seconds of a
+    laptop's processor before the first row, and Ray Data starts new processes for every stream.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[str, asyncio.Future[Ask]] = {}
+
+    async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
+        """`spec` holds a reference to the AskSpec, so that it travels once a stream and not once a block."""
+        if stream not in self._streams:  # the first block of a stream, or of this process after a restart
+            for over in self._streams.values():
+                if over.done() and over.exception() is None:
+                    over.result().close()
+            self._streams = {stream: asyncio.ensure_future(self._begin(spec[0]))}
+        return await (await self._streams[stream]).answer(block)
+
+    async def _begin(self, spec: Any) -> Ask:
+        return Ask(await spec)
+
+    async def ready(self) -> bool:
+        return True
+
+
+def open_asker() -> Any:
+    """A handle on a new `Asker`, which ends with its owner. Its imports happen while the engines start."""
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
+    return ray.remote(Asker).options(**options).remote()

@@ -22,14 +22,6 @@ IGNORED = -100
 """The label that no loss is computed for."""
 
 
-def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
-    return math.ceil(num_rows / global_batch_size)
-
-
-def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates: int | None) -> int:
-    return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
-
-
 def global_batches(num_rows: int, global_batch_size: int, seed: int) -> Iterator[list[int]]:
     """Row numbers of each update, epoch after epoch without end; an epoch's last batch may be smaller, no row is left out.
 

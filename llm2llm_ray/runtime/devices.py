@@ -9,10 +9,10 @@ import ray
 
 from llm2llm_ray.config import ClusterConfig
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.schedule import LOGICAL_CPUS
 
 Device = Literal["cpu", "gpu"]
 NAMESPACE = "llm2llm"
-_LOGICAL_CPUS = 4  # on a laptop: engines and data actors ask for tenths, a training worker for one
 
 
 def driver_name(run: str) -> str:
@@ -33,7 +33,7 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     os.environ.setdefault("RAY_num_workers_soft_limit", "8")
     ray.init(
         address="local",
-        num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),
+        num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         runtime_env={"env_vars": env},
         **common,

@@ -24,7 +24,7 @@ from llm2llm_ray.runtime.parts import Inputs, Parts
 from llm2llm_ray.runtime.run_metrics import RunMetrics
 from llm2llm_ray.runtime.student_training import RayTrainer
 from llm2llm_ray.runtime.tensorboard import Board
-from llm2llm_ray.runtime.warm import warm
+from llm2llm_ray.schedule import num_iterations
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.storage.versions import VersionStore
@@ -44,7 +44,6 @@ class Driver:
         self._board = Board(f"{self._files.root}/tensorboard" if inputs.config.run.tensorboard else None)
         self._stopping = threading.Event()
         self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
-        self._warmed = ""
         self._specs: list[EngineSpec] = []
         self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
@@ -63,7 +62,6 @@ class Driver:
         self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1), replicas=replicas)
         for spec in specs:
             self._metrics.replicas(spec.role, spec.engine.replicas)
-        warm()
         seeds = self._inputs.seeds
         trainer = RayTrainer(
             config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
@@ -88,7 +86,7 @@ class Driver:
             errors=parts.error_source(seeds),
             augmenter=parts.augmenter(self._rows(seeds), seeds.id),
             versions=self._versions(parts, seeds),
-            iterations=parts.iterations(),
+            iterations=num_iterations(config),
             continue_training=config.student.start_from == "previous",
         )
         # A run that goes on tells its finished iterations again; counters and curves have them already.
@@ -165,12 +163,9 @@ class Driver:
         self._status |= {"stream": stream, "total": rows, "rows": {}}
 
     def advance(self, stream: str, role: str, rows: int) -> bool:
-        """Told by `Ask` how many rows a role has done; answers whether the run is being stopped."""
+        """Told by an `Asker` how many rows a role has done; answers whether the run is being stopped."""
         if self._status.get("stream") == stream:
             self._status["rows"][role] = rows
-            if self._warmed != stream:  # this stream has its processes: make ready those of the next
-                self._warmed = stream
-                warm()
         return self._stopping.is_set()
 
     def status(self) -> dict[str, Any]:

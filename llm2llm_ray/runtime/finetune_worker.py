@@ -25,6 +25,7 @@ from llm2llm_ray.runtime.models import resolve_model
 from llm2llm_ray.runtime.tokens import Row, encode_rows
 from llm2llm_ray.runtime.training_engine import Progress, engine_report, prepare_process, restore, save, start_engine
 from llm2llm_ray.runtime.weights import node_local
+from llm2llm_ray.schedule import total_updates, updates_per_epoch
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.tasks.task import Task
@@ -130,7 +131,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
         rank=context.get_world_rank(),
         workers=workers,
         device=device,
-        total=batching.total_updates(len(rows), student.global_batch_size, student.epochs, job.updates or student.updates),
+        total=total_updates(len(rows), student.global_batch_size, student.epochs, job.updates or student.updates),
         progress=restore(engine, student),
     )
     said, first, started = engine_report(engine), training.progress.update, time.time()
@@ -247,7 +248,7 @@ def _checkpoint_due(training: Training, saved: float) -> bool:
     student, update = training.student, training.progress.update
     if student.checkpoint_every_updates:
         return update % student.checkpoint_every_updates == 0
-    if update % batching.updates_per_epoch(len(training.rows), student.global_batch_size):
+    if update % updates_per_epoch(len(training.rows), student.global_batch_size):
         return False
     # All ranks must take part, and their clocks differ: rank 0 decides.
     due = torch.tensor(float(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS), device=training.device)

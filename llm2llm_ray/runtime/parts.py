@@ -6,16 +6,16 @@ The composition root's parts list: the only place that knows both what the loop 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
 from llm2llm_ray.config import Config
-from llm2llm_ray.planning.workload import TEACHER_SHOTS
-from llm2llm_ray.runtime.ask import AskSpec
+from llm2llm_ray.runtime.ask import AskSpec, open_asker
 from llm2llm_ray.runtime.engines import EngineSpec, app_name, load_weights
 from llm2llm_ray.runtime.streams import RayAugmenter, RayErrorSource, RayGraded
 from llm2llm_ray.runtime.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
+from llm2llm_ray.schedule import TEACHER_SHOTS, per_wrong
 from llm2llm_ray.solving import SOLVED, Solve
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.tasks.task import Task
@@ -49,6 +49,8 @@ class Parts:
     files: Files
     progress: Any
     """Handle of the driver actor, for row counts."""
+    student_asker: Any = field(default_factory=open_asker)
+    teacher_asker: Any = field(default_factory=open_asker)
 
     @property
     def config(self) -> Config:
@@ -91,6 +93,7 @@ class Parts:
             in_flight=self._student_in_flight(rows.num_rows),
             run_seed=config.run.seed,
             progress=self.progress,
+            asker=self.student_asker,
         )
         inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
         alone = config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 64)
@@ -114,6 +117,7 @@ class Parts:
             budget=config.teacher.budget,
             budget_replies=self._paid_for(),
             progress=self.progress,
+            asker=self.teacher_asker,
         )
         inputs = {
             "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
@@ -142,6 +146,7 @@ class Parts:
                 budget=config.teacher.budget,
                 budget_replies=self._paid_for(),
                 progress=self.progress,
+                asker=self.teacher_asker,
             )  # fmt: skip
             about = {
                 "teacher": self.inputs.teacher_sha,
@@ -169,15 +174,7 @@ class Parts:
 
     def settings(self) -> Any:
         """One-shot asks for everything after the first student: the same number of requests, in one round."""
-        settings = self.config.augmentation
-        rounds = self.config.run.iterations - 1
-        if settings.one_shot and rounds > 1:
-            settings = settings.model_copy(update={"per_wrong": settings.per_wrong * rounds})
-        return settings
-
-    def iterations(self) -> int:
-        wanted = self.config.run.iterations
-        return min(2, wanted) if self.config.augmentation.one_shot else wanted
+        return self.config.augmentation.model_copy(update={"per_wrong": per_wrong(self.config)})
 
     def _stream(
         self,

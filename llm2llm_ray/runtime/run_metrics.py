@@ -63,7 +63,7 @@ class RunMetrics:
 
 
 class AskMetrics:
-    """What one `Ask` actor knows: requests, replies, tokens."""
+    """What one `Asker` knows: requests, replies, tokens."""
 
     def __init__(self, run_root: str, role: str) -> None:
         self._tags = {"run": PurePath(run_root).name, "role": role}

@@ -17,7 +17,8 @@ import ray
 
 from llm2llm_ray.errors import StreamConsumed, UserError
 from llm2llm_ray.protocols import WrongStream
-from llm2llm_ray.runtime.ask import AskSpec, ask_stage
+from llm2llm_ray.runtime.ask import AskSpec
+from llm2llm_ray.runtime.ask_stage import ask_stage
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Student
 

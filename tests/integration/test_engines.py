@@ -20,7 +20,7 @@ from tiny import make_tiny_model
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 from llm2llm_ray.requests import Request
 from llm2llm_ray.rounds import round_rows
-from llm2llm_ray.runtime.ask import AskSpec
+from llm2llm_ray.runtime.ask import AskSpec, open_asker
 from llm2llm_ray.runtime.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
 from llm2llm_ray.runtime.models import model_sha
 from llm2llm_ray.runtime.streams import RayGraded
@@ -188,6 +188,7 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
     sha = model_sha(other_model)
     route = EngineRoute(app=engines, tokenizer=other_model, max_model_len=256, model="tiny", weights=(other_model, sha))
     spec = AskSpec(
+        asker=open_asker(),
         name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route, model_sha=sha, run_root=files.root,
         replies="replies/student", in_flight=4,
     )  # fmt: skip

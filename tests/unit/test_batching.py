@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llm2llm_ray.runtime import batching
 from llm2llm_ray.runtime.tokens import Row, encode, encode_prompt, encode_rows
+from llm2llm_ray.schedule import total_updates, updates_per_epoch
 
 
 class Words:
@@ -54,7 +55,7 @@ def test_rows_that_are_too_long_are_counted_not_cut() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(1, 3))
 def test_every_epoch_has_every_row_once(num_rows: int, size: int, seed: int, epochs: int) -> None:
-    per_epoch = batching.updates_per_epoch(num_rows, size)
+    per_epoch = updates_per_epoch(num_rows, size)
     stream = batching.global_batches(num_rows, size, seed)
     for _ in range(epochs):
         epoch = list(itertools.islice(stream, per_epoch))
@@ -126,10 +127,10 @@ def test_the_loss_of_an_update_does_not_depend_on_how_it_is_cut(shape: list[tupl
 
 
 def test_updates_override_epochs_and_part_epochs_count() -> None:
-    assert batching.total_updates(21, 8, 2, None) == 6
-    assert batching.total_updates(21, 8, 2.5, None) == 8
-    assert batching.total_updates(21, 8, 0.01, None) == 1
-    assert batching.total_updates(21, 8, 2, 40) == 40
+    assert total_updates(21, 8, 2, None) == 6
+    assert total_updates(21, 8, 2.5, None) == 8
+    assert total_updates(21, 8, 0.01, None) == 1
+    assert total_updates(21, 8, 2, 40) == 40
 
 
 def rate(update: int, total: int, schedule: str) -> float:

@@ -16,17 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from task_data import real_folder
-from timed_run import Sent, TimedRun
 
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.machine import Gpu, Machine
 from llm2llm_ray.planning import plan as planning
 from llm2llm_ray.planning import workload
 from llm2llm_ray.planning.model_size import parameters
-from llm2llm_ray.planning.plan import Plan, Range, plan
-from llm2llm_ray.planning.plan_table import Compared, compare_plan, render_comparison, render_plan
+from llm2llm_ray.planning.plan import Plan, plan
+from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.planning.rates import KNOWN, known
-from llm2llm_ray.planning.workload import Shares, rows_seen, total_updates
+from llm2llm_ray.planning.workload import Shares, rows_seen
 from llm2llm_ray.preflight import check
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -65,26 +64,10 @@ def runtime_functions(file: str, *names: str) -> dict[str, Callable[..., Any]]:
     return space
 
 
-@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 9), st.none() | st.integers(1, 99))
-def test_updates_are_counted_as_training_counts_them(rows: int, batch: int, epochs: float, updates: int | None) -> None:
-    real = runtime_functions("batching.py", "updates_per_epoch", "total_updates")["total_updates"]
-    assert total_updates(rows, batch, epochs, updates) == real(rows, batch, epochs, updates)
-
-
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30))
 def test_rows_in_some_updates_are_those_of_the_batches(rows: int, batch: int, updates: int) -> None:
     sizes = [len(range(start, min(start + batch, rows))) for start in range(0, rows, batch)]
     assert rows_seen(rows, batch, updates) == sum(sizes[n % len(sizes)] for n in range(updates))
-
-
-def test_constants_are_those_of_the_runtime() -> None:
-    def constant(file: str, name: str) -> Any:
-        body = ast.parse((RUNTIME / file).read_text()).body
-        return next(ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name)
-
-    from llm2llm_ray.doctor import fitting
-
-    assert constant("devices.py", "_LOGICAL_CPUS") == fitting._LOGICAL_CPUS
 
 
 def test_the_demo_is_planned_near_what_it_took() -> None:
@@ -218,35 +201,6 @@ def test_an_answer_is_never_planned_longer_than_it_may_be() -> None:
     config = load_config(JOBS / "demo.yaml", ["evaluation.max_tokens=1", "teacher.max_tokens=3"])
     found = workload.lengths(config, check(config, JOBS))
     assert (found.answer, found.written) == (1, 3)
-
-
-def test_comparing_with_a_run_sums_sessions_and_names_exams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = TimedRun(tmp_path, monkeypatch)
-    run.up(0, 5, 20)
-    run.train(0, (20, None), [(30, 4, 100)])
-    run.up(1000, 1005, 1020)
-    run.train(0, (1020, 1040), [(1030, 4, 100), (1035, 4, 100)])
-    run.round(0, (1040, 1050), [Sent(1045, 1049), Sent(1045, 1049)], [Sent(1049, 1049.5)])
-    run.train(1, (1050, 1060), [(1059, 4, 100)])
-    run.round(1, (1060, 1070), [Sent(1065, 1069)])
-    for number, model in enumerate(("base", "sha-0", "sha-1")):
-        run.round(0, (1070 + 10 * number, 1080 + 10 * number), [Sent(1075, 1079)], name="exam", model=model)
-    run.event(1110, "finished")
-    found = {item.name: item for item in compare_plan(planned("run.iterations=2"), run.record)}
-    assert found["updates"].actual == 4 and found["teacher calls"].actual == 1
-    assert found["seconds"].actual == pytest.approx(35 - 5 + 110, abs=6)
-    assert found["iteration 0, train: seconds"].actual == pytest.approx(10 + 20)
-    for who in ("untrained", "first", "last"):
-        assert found[f"test, exam ({who}): seconds"].actual == pytest.approx(10)
-    assert found["test, baseline: seconds"].actual == 0 and found["test, baseline: seconds"].within is None
-    stream = io.StringIO()
-    render_comparison(list(found.values()), Console(file=stream, width=150))
-    assert "planned / actual" in stream.getvalue()
-
-
-@pytest.mark.parametrize(("expected", "actual", "within"), [(10, 20, True), (10, 21, False), (20, 10, True), (21, 10, False)])
-def test_a_factor_of_two_is_a_factor_of_two(expected: float, actual: float, within: bool) -> None:
-    assert Compared(name="x", planned=Range(low=0, expected=expected, high=99), actual=actual).within is within
 
 
 @pytest.mark.parametrize(

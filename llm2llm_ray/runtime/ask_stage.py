@@ -1,0 +1,35 @@
+"""A role as an operator of a Ray Data stream: the UDF only hands blocks to the role's `Asker` and takes them back.
+
+Imports little on purpose: Ray Data starts a new process for it in every stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+
+class Ask:
+    def __init__(self, asker: Any, stream: str, spec: list[Any]) -> None:
+        self._asker, self._stream, self._spec = asker, stream, spec
+
+    async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
+        yield await self._asker.answer.remote(self._stream, self._spec, block)
+
+
+def ask_stage(dataset: ray.data.Dataset, spec: Any, rows_per_block: int) -> ray.data.Dataset:
+    """Append one role (an `AskSpec`): `in_flight` requests open at once, in blocks of `rows_per_block` rows."""
+    open_blocks = max(2, -(-spec.in_flight // rows_per_block))
+    return dataset.map_batches(
+        Ask,
+        fn_constructor_args=(spec.asker, spec.stream, [ray.put(spec)]),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=open_blocks),
+        max_concurrency=open_blocks,
+        num_cpus=0.1,
+    )

@@ -1,0 +1,32 @@
+"""How much a run does: students, requests per wrong row, optimizer updates. Arithmetic that the run and its plan share."""
+
+from __future__ import annotations
+
+import math
+
+from llm2llm_ray.config import Config
+
+TEACHER_SHOTS = 8
+"""Worked examples before each test question when the teacher itself is examined."""
+LOGICAL_CPUS = 4
+"""At least, of a Ray that we start on a laptop: engines and data actors ask for tenths, a training worker for one."""
+
+
+def num_iterations(config: Config) -> int:
+    """Students trained; the ablation `one_shot` trains two."""
+    return min(2, config.run.iterations) if config.augmentation.one_shot else config.run.iterations
+
+
+def per_wrong(config: Config) -> int:
+    """New examples asked for each wrong row of a round; one-shot asks for those of all rounds in its one."""
+    settings = config.augmentation
+    return settings.per_wrong * (max(1, config.run.iterations - 1) if settings.one_shot else 1)
+
+
+def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
+    """An epoch's last batch may be smaller."""
+    return math.ceil(num_rows / global_batch_size)
+
+
+def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates: int | None) -> int:
+    return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
