@@ -13,20 +13,98 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from environment import environment
 from rich.console import Console
+from rich.table import Table
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.planning.plan import plan
-from llm2llm_ray.planning.plan_table import Compared, compare_plan, render_comparison, render_plan
+from llm2llm_ray.planning.plan import Plan, Range, plan
+from llm2llm_ray.planning.plan_table import COUNTS, render_plan, shown
 from llm2llm_ray.planning.rates import Rates, known, measured
 from llm2llm_ray.preflight import check
 from llm2llm_ray.record import RunRecord
+from llm2llm_ray.timing.timeline import Activity, timeline
+
+_FACTOR = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One quantity, planned and as it came. Example: Compared(name="updates", planned=Range(…), actual=48.0)"""
+
+    name: str
+    planned: Range | None
+    actual: float
+    is_sum: bool = True
+    """Of the whole run, not of one stage."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Planned over actual; None where one of them is missing or zero."""
+        return self.planned.expected / self.actual if self.planned and self.planned.expected and self.actual else None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the expected value is within a factor of two; None where there is no ratio."""
+        return None if self.ratio is None else 1 / _FACTOR <= self.ratio <= _FACTOR
+
+
+def compare_plan(plan: Plan, run: RunRecord) -> list[Compared]:
+    """Sums first (updates, answers, teacher calls, tokens, seconds), then the seconds of every stage. What a run did in
+    several sessions is added up; a run that has not finished compares with less than its plan."""
+    found = timeline(run)
+    activities = found.activities
+    actual = {
+        "updates": sum(a.updates for a in activities),
+        "answers": sum(a.student.requests for a in activities),
+        "teacher calls": sum(a.teacher.requests for a in activities),
+        "tokens": sum(a.tokens for a in activities),
+    }
+    sums = [Compared(name=name, planned=plan.total(of), actual=actual[name]) for name, of in COUNTS.items()]
+    trained, asked = plan.total(lambda a: a.trained_tokens), plan.total(lambda a: a.tokens - a.trained_tokens)
+    sums.append(Compared(name="tokens trained on", planned=trained, actual=sum(a.trained_tokens for a in activities)))
+    requests = sum(a.student.tokens + a.teacher.tokens for a in activities)
+    sums.append(Compared(name="tokens of requests", planned=asked, actual=requests))
+    sums.append(Compared(name="seconds", planned=plan.seconds, actual=found.wall_seconds))
+    named = [(activity, _name(activity, activities)) for activity in activities]
+    stages = [
+        Compared(
+            name=f"{step.group}, {step.name}: seconds",
+            planned=step.seconds,
+            actual=sum(a.phase.seconds for a, name in named if name == (step.group, step.name)),
+            is_sum=False,
+        )
+        for step in plan.steps
+    ]
+    around = sum(a.phase.seconds for a in activities if a.phase.group == "around")
+    return [*sums, *stages, Compared(name="around: seconds", planned=plan.around_seconds, actual=around, is_sum=False)]
+
+
+def _name(activity: Activity, activities: Sequence[Activity]) -> tuple[str, str]:
+    """As a plan's step is called: the exams of the first and last student have no other mark than their weights."""
+    who = activity.who or ""
+    if who.startswith("student "):
+        last = max(int(a.who.split()[1]) for a in activities if a.who and a.who.startswith("student "))
+        who = "last" if who == f"student {last}" and last else "first"
+    return activity.phase.group, f"{activity.phase.name} ({who})" if who else activity.phase.name
+
+
+def render_comparison(compared: Sequence[Compared], console: Console) -> None:
+    table = Table(title="planned and actual")
+    for name in ("", "planned", "actual", "planned / actual", "within a factor of two"):
+        table.add_column(name, justify="left" if not name else "right")
+    for item in compared:
+        planned = shown(item.planned) if item.planned else "-"
+        ratio = "-" if item.ratio is None else f"{item.ratio:.2f}"
+        within = {None: "-", True: "yes", False: "no"}[item.within]
+        table.add_row(item.name, planned, f"{item.actual:,.0f}", ratio, within, style="bold" if item.is_sum else None)
+    console.print(table)
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ from upload import fill, place  # noqa: E402
 
 from llm2llm_ray.config_file import load_config  # noqa: E402
 from llm2llm_ray.errors import UserError  # noqa: E402
+from llm2llm_ray.terminal_text import shown_lines  # noqa: E402
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 JOB_ENV = {"RAY_JOB_STOP_WAIT_TIME_S": "90"}
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _submit(given)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown_lines(error)}", file=sys.stderr)
         return 2
 
 

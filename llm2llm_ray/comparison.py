@@ -94,7 +94,7 @@ def _work(record: RunRecord) -> dict[str, str]:
 
 def _tokens(record: RunRecord) -> dict[str, str]:
     indices = [item["index"] for item in record.iterations]
-    told = [stage["result"] for index in indices if (stage := record.stage("round", index))]
+    told = [found.round["result"] for found in record.rounds() if found.iteration in indices]
     metrics = [item["student"]["metrics"] for item in record.iterations]
     return {
         "updates": _sum(metrics, lambda metric: metric.get("updates", 0)),
@@ -106,13 +106,14 @@ def _tokens(record: RunRecord) -> dict[str, str]:
 
 
 def _seconds(record: RunRecord) -> dict[str, str]:
-    """Of the loop's own stages and of the exams; a stage that was broken off and repeated counts once."""
+    """Of the loop's own stages and of the exams. Counted once: a stage that was broken off and repeated, and an exam of two
+    (first and last student are one where there is one iteration)."""
     found = {
         f"seconds, {name}": sum(item["seconds"].get(name, 0.0) for item in record.iterations)
         for name in ("train", "round", "commit")
     }
     if record.exams:
-        found["seconds, exam"] = sum(exam["seconds"] for exam in record.exams["accuracy"].values())
+        found["seconds, exam"] = sum({exam["rows"]: exam["seconds"] for exam in record.exams["accuracy"].values()}.values())
     if record.report:
         found["seconds, engine start"] = record.report["engine_seconds"]
     return {name: f"{value:.0f}" for name, value in found.items()}
@@ -133,5 +134,4 @@ def _marks(record: RunRecord) -> dict[str, bool]:
     last = record.exams["accuracy"].get("last") if record.exams else None
     if last is None:
         return {}
-    rows = record.round_rows({"result": {"folder": last["rows"]}})
-    return {f"{row['id']}\n{row['input']}": bool(row["correct"]) for row in rows}
+    return {f"{row['id']}\n{row['input']}": bool(row["correct"]) for row in record.round_rows(last["rows"])}

@@ -32,22 +32,22 @@ class Machine:
     memory_gib: float
     """Of the machine, or of the control group where that has less."""
     available_gib: float
+    """That can still be had; likewise."""
     shm_gib: float
     """Free in /dev/shm; 0 where there is none."""
     gpus: tuple[Gpu, ...]
 
 
 def this_machine() -> Machine:
-    memory = _meminfo()
-    limit = _group_limit()
+    memory, group = _meminfo(), group_memory()
     total, available = memory.get("MemTotal", 0.0), memory.get("MemAvailable", 0.0)
     flags = set(_cpuinfo("flags").split())
     return Machine(
         cpu=_cpuinfo("model name"),
         cores=len(os.sched_getaffinity(0)),
         bf16=bool(flags & _BF16),
-        memory_gib=min(total, limit) if limit else total,
-        available_gib=min(available, limit) if limit else available,
+        memory_gib=min(total, group[0]) if group else total,
+        available_gib=min(available, group[1]) if group else available,
         shm_gib=free_gib("/dev/shm") if os.path.isdir("/dev/shm") else 0.0,
         gpus=gpus(),
     )
@@ -89,11 +89,19 @@ def _meminfo() -> dict[str, float]:
     return {fields[0].rstrip(":"): int(fields[1]) / 2**20 for fields in lines if len(fields) == 3}
 
 
-def _group_limit() -> float | None:
-    """Memory limit of the control group (version 2) in GiB; None: no limit."""
-    path = Path("/sys/fs/cgroup/memory.max")
+def group_memory(folder: Path = Path("/sys/fs/cgroup")) -> tuple[float, float] | None:
+    """Limit of the control group (version 2), and how much of it can still be had, in GiB; None: no limit.
+
+    Files that were read count as used until somebody needs the memory: those not used of late (inactive_file) are free.
+    """
+    path = folder / "memory.max"
     text = path.read_text().strip() if path.exists() else "max"
-    return int(text) / 2**30 if text.isdigit() else None
+    if not text.isdigit():
+        return None
+    limit, used = int(text), int((folder / "memory.current").read_text())
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    free = limit - used + int(stat.get("inactive_file", 0))
+    return limit / 2**30, max(0, min(free, limit)) / 2**30
 
 
 def _cpuinfo(field: str) -> str:

@@ -55,27 +55,34 @@ def describe(status: Mapping[str, Any], iterations: int, now: float) -> str:
     elapsed = now - status.get("since", now)
     training = status.get("training") if status["stage"] in ("train", "baseline") else None
     if training:
-        parts += _trained(training)
+        parts += trained(training)
     streaming = str(status["stage"]).startswith(("round", "exam"))
     rows, total = (status.get("rows") or {}, status.get("total")) if streaming else ({}, None)
     for role, done in rows.items():
-        of = f"/{total}" if total else ""
-        parts.append(f"{role} {done}{of} rows, {done / max(elapsed, 1e-9):.1f}/s")
+        parts.append(answered(role, done, total, done / max(elapsed, 1e-9)))
         if role == "student" and total and done:
-            parts.append(f"{_clock(elapsed / done * (total - done))} left")
-    parts.append(_clock(elapsed))
+            parts.append(f"{clock(elapsed / done * (total - done))} left")
+    parts.append(clock(elapsed))
     return " · ".join(parts)
 
 
-def _trained(line: Mapping[str, Any]) -> list[str]:
+def trained(line: Mapping[str, Any]) -> list[str]:
+    """A line of a training's log. Example: ["update 12/35", "loss 0.500", "2.1 s each", "0:48 left"]."""
     left = (line["total"] - line["update"]) * line["seconds"]
     return [
         f"update {line['update']}/{line['total']}",
         f"loss {line['loss']:.3f}",
         f"{line['seconds']:.1f} s each",
-        f"{_clock(left)} left",
+        f"{clock(left)} left",
     ]
 
 
-def _clock(seconds: float) -> str:
+def answered(role: str, done: int, total: int | None, speed: float) -> str:
+    """`speed` in rows per second. Example: "student 20/60 rows, 2.0/s"."""
+    of = f"/{total}" if total else ""
+    return f"{role} {done}{of} rows, {speed:.1f}/s"
+
+
+def clock(seconds: float) -> str:
+    """Example: clock(68) == "1:08"."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

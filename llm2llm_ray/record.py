@@ -21,7 +21,7 @@ from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example
 
-State = Literal["running", "finished", "stopped", "broken off"]
+State = Literal["running", "finished", "stopped", "broken off", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,23 @@ class Mistake:
     answer: str | None
     outcomes: tuple[Outcome, ...]
     """Empty when the teacher was not asked (last iteration, budget)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """The stage records of one iteration's round and of its commit; None where no commit was made of it (yet)."""
+
+    round: dict[str, Any]
+    commit: dict[str, Any] | None
+
+    @property
+    def iteration(self) -> int:
+        return int(self.round["iteration"])
+
+    @property
+    def folder(self) -> str:
+        """Of its rows."""
+        return str(self.round["result"]["folder"])
 
 
 class RunRecord:
@@ -94,33 +111,77 @@ class RunRecord:
 
     @cached_property
     def report(self) -> dict[str, Any] | None:
-        """What the finished run reported; None before its end."""
-        found: dict[str, Any] | None = self.files.read_json("report.json") if self.files.exists("report.json") else None
+        """What the finished run reported; None before its end, also when a finished run was started again."""
+        last = next((e["event"] for e in reversed(self.events) if e["event"] in ("started", "finished")), None)
+        if last != "finished" or not self.files.exists("report.json"):
+            return None
+        found: dict[str, Any] = self.files.read_json("report.json")
         return found
 
     @property
     def holder(self) -> Holder | None:
-        """The process that drives the run now."""
-        return holder(self.files.root)
+        """The process that drives the run now. None also where that cannot be known, see `state`."""
+        return holder(self.files.root) if self.files.local_root is not None else None
 
     @property
     def state(self) -> State:
-        """`stopped`: told to, by a signal. `broken off`: neither finished nor stopped, and nobody drives it."""
+        """`stopped`: told to, by a signal. `broken off`: neither finished nor stopped, and nobody drives it. `unknown`: not
+        finished, and in a folder where no lock tells whether somebody drives it (an object store)."""
         if self.holder is not None:
             return "running"
         last = next((e["event"] for e in reversed(self.events) if e["event"] in ("finished", "stopping", "started")), "started")
-        return {"finished": "finished", "stopping": "stopped", "started": "broken off"}[last]  # type: ignore[return-value]
+        if last == "finished":
+            return "finished"
+        if self.files.local_root is None:
+            return "unknown"
+        return "stopped" if last == "stopping" else "broken off"
 
-    def stage(self, name: str, iteration: int | None) -> dict[str, Any] | None:
-        return next((s for s in reversed(self.stages) if s["name"] == name and s["iteration"] == iteration), None)
+    @cached_property
+    def _current(self) -> list[dict[str, Any]]:
+        """The events since the run was first started with the settings of its last start, and with no others since."""
+        starts = [(index, event.get("config")) for index, event in enumerate(self.events) if event["event"] == "started"]
+        first = 0
+        for index, config in reversed(starts):
+            if config != starts[-1][1]:
+                break
+            first = index
+        return self.events[first:]
 
     @cached_property
     def iterations(self) -> list[dict[str, Any]]:
-        """One item per finished iteration: index, dataset, student (with metrics), round (counts), grown, seconds."""
+        """One item per iteration finished with the settings of the last start: index, dataset, student (with metrics), round
+        (counts), grown, seconds."""
         if self.report is not None:
             return list(self.report["iterations"])
-        told = {event["index"]: event for event in self.events if event["event"] == "iteration"}
+        told = {event["index"]: event for event in self._current if event["event"] == "iteration"}
         return [told[index] for index in sorted(told)]
+
+    def rounds(self) -> list[RoundRecord]:
+        """The round in force of each iteration, in order: with changed settings a folder holds others, too. That is what a
+        finished iteration named, else the newest since the run has the settings of its last start."""
+        told = {item["index"]: item for item in self.iterations}
+        found = []
+        for iteration in sorted({stage["iteration"] for stage in self.stages if stage["name"] == "round"}):
+            record = self._round(iteration, told.get(iteration))
+            if record is not None:
+                found.append(record)
+        return found
+
+    def _round(self, iteration: int, told: Mapping[str, Any] | None) -> RoundRecord | None:
+        """`told`: what was said of the iteration when it was finished."""
+        since = 0.0 if told or not self._current else self._current[0]["time"]
+        own = [stage for stage in self.stages if stage["iteration"] == iteration and stage["ended"] >= since]
+        rounds = [stage for stage in own if stage["name"] == "round"]
+        commits = [stage for stage in own if stage["name"] == "commit"]
+        if told:
+            grown, student = told["grown"] and told["grown"]["id"], told["student"]["sha"]
+            commits = [stage for stage in commits if stage["result"]["version"] == grown]
+            of_commit = [stage for stage in rounds if any(commit["inputs"]["round"] == stage["key"] for commit in commits)]
+            rounds = of_commit or [stage for stage in rounds if stage["inputs"].get("model") == student] or rounds
+        if not rounds:
+            return None
+        key = rounds[-1]["key"]
+        return RoundRecord(round=rounds[-1], commit=next((c for c in reversed(commits) if c["inputs"]["round"] == key), None))
 
     @property
     def exams(self) -> dict[str, Any] | None:
@@ -133,23 +194,24 @@ class RunRecord:
     def version_rows(self, version: DatasetVersion) -> Iterator[Example]:
         return VersionStore(self.files).rows(version)
 
-    def round_rows(self, stage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows of a `round` or `exam` stage, with the student's answer, its times, and what was asked for it."""
-        return round_rows(self.files, stage["result"]["folder"])
+    def round_rows(self, folder: str) -> Iterator[dict[str, Any]]:
+        """The rows in the folder of a `round` or `exam` stage: the student's answer, its times, what was asked for it."""
+        return round_rows(self.files, folder)
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Every wrong row of every finished round, in the order of iterations and then of row ids."""
-        last = {stage["iteration"]: stage for stage in self.stages if stage["name"] == "round"}  # of a changed config, too
-        for _, stage in sorted(last.items()):
-            refused = self._refused(stage)
-            committed = self.stage("commit", stage["iteration"]) is not None
-            for row in sorted(self.round_rows(stage), key=lambda row: row["id"]):
+        """Every wrong row of every round in force, in the order of iterations and then of row ids."""
+        for record in self.rounds():
+            refused = self._refused(record)
+            for row in sorted(self.round_rows(record.folder), key=lambda row: row["id"]):
                 if not row["correct"] and not row["error"]:
-                    yield _mistake(row, stage["iteration"], refused, committed)
+                    yield _mistake(row, record.iteration, refused, record.commit is not None)
 
-    def _refused(self, stage: Mapping[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        path = f"refused/{stage['result']['folder'].removeprefix('rounds/')}.parquet"
-        if not self.files.exists(path):
+    def _refused(self, record: RoundRecord) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """What the commit turned away. Before commits named their file there was one for each round."""
+        if record.commit is None:
+            return {}
+        path = record.commit["result"].get("refused", f"refused/{record.folder.removeprefix('rounds/')}.parquet")
+        if path is None or not self.files.exists(path):
             return {}
         with self.files.open_input(path) as stream:
             rows = pq.read_table(stream).to_pylist()

@@ -7,6 +7,7 @@ student or a checkpoint is never there by half.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.record import RunRecord, State
+from llm2llm_ray.storage.files import SCRATCH
 from llm2llm_ray.storage.lease import run_lease
+from llm2llm_ray.storage.stages import StageRecords
 
-_SCRATCH = ".tmp"
 _OURS = re.compile(r"(?:\d{3}|baseline)-[0-9a-f]{12}")
 """Names of trainings, as students/ and train/ have them."""
 _KEPT = {
@@ -115,7 +117,7 @@ class _Rules:
             return ("checkpoints", *self._checkpoint(name), "")
         if top == "rounds":
             return self._round(path)
-        if top == _SCRATCH:
+        if top == SCRATCH:
             left = any((self._root / path).iterdir())
             return "unfinished files", left, "nobody writes them any more" if left else "empty", ""
         kind, why = _KEPT.get(top, ("journal, config, report, other", "small, or not ours to judge"))
@@ -144,14 +146,8 @@ class _Rules:
         if stage is None:
             return "rounds", True, "of a stream that was cut short; its replies are kept", ""
         if stage["name"] == "exam" and self._finished and self._reported and path not in self._reported:
-            number = "" if stage["iteration"] is None else f"{stage['iteration']:03d}-"
-            return "exams", True, "not in the report (by `evaluate`, or by older settings)", _stage_file(stage, number)
+            return "exams", True, "not in the report (by `evaluate`, or by older settings)", StageRecords.path_of(stage)
         return ("exams" if stage["name"] == "exam" else "rounds"), False, "reports and restarts read it", ""
-
-
-def _stage_file(stage: dict[str, object], number: str) -> str:
-    """As StageRecords names it."""
-    return f"stages/{stage['name']}-{number}{str(stage['key'])[:16]}.json"
 
 
 def _kept_students(record: RunRecord, by_sha: dict[str, str]) -> dict[str, str]:
@@ -170,8 +166,8 @@ def _kept_students(record: RunRecord, by_sha: dict[str, str]) -> dict[str, str]:
 
 
 def _remove(root: Path, path: Path) -> None:
-    away = root / _SCRATCH / f"removed-{uuid.uuid4().hex}"
-    if path == root / _SCRATCH:
+    away = root / SCRATCH / f"removed-{uuid.uuid4().hex}"
+    if path == root / SCRATCH:
         shutil.rmtree(path, ignore_errors=True)
         return
     away.parent.mkdir(exist_ok=True)
@@ -184,9 +180,9 @@ def _remove(root: Path, path: Path) -> None:
 
 def _size(path: Path, seen: set[tuple[int, int]]) -> int:
     total = 0
-    for file in path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]:
+    for file in _below(path) if path.is_dir() and not path.is_symlink() else [path]:
         try:
-            found = file.lstat()
+            found = os.lstat(file)
         except FileNotFoundError:
             continue
         key = (found.st_dev, found.st_ino)
@@ -194,3 +190,9 @@ def _size(path: Path, seen: set[tuple[int, int]]) -> int:
             seen.add(key)
             total += found.st_blocks * 512
     return total
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Everything in a folder, at any depth. os.walk, unlike Path.rglob, passes over what vanishes on the way."""
+    for place, folders, files in os.walk(folder):
+        yield from (os.path.join(place, name) for name in (*folders, *files))

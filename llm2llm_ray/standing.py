@@ -5,14 +5,15 @@ Progress of a stage counts from its first start, speed from its last one; a stag
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm2llm_ray.progress import answered, trained
 from llm2llm_ray.record import RunRecord, State
 from llm2llm_ray.storage.replies import read_replies
+from llm2llm_ray.storage.training_log import TrainingLog, log_stem
 from llm2llm_ray.storage.versions import VersionStore
 
 
@@ -102,21 +103,9 @@ def _progress(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[
 
 def _training(record: RunRecord, stage: Mapping[str, Any]) -> tuple[tuple[str, ...], float | None]:
     label = "baseline" if stage["stage"] == "baseline" else f"{stage['iteration']:03d}"
-    path = f"train/{label}-{stage['key'][:12]}.jsonl"
-    line = next((line for line in _lines_backwards(record, path) if "loss" in line), None)
-    if line is None:
-        return ("no update yet",), None
-    left = (line["total"] - line["update"]) * line["seconds"]
-    told = (f"update {line['update']}/{line['total']}", f"loss {line['loss']:.3f}", f"{line['seconds']:.1f} s each")
-    return (*told, f"{_clock(left)} left"), float(line["time"])
-
-
-def _lines_backwards(record: RunRecord, path: str) -> Iterator[dict[str, Any]]:
-    """Whole lines of a training's log, newest first; the last one may be half written."""
-    if record.files.exists(path):
-        for line in reversed(record.files.read_bytes(path).splitlines(keepends=True)):
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+    lines = list(TrainingLog(record.files, log_stem(label, stage["key"])).read())
+    line = next((line for line in reversed(lines) if "loss" in line), None)
+    return (tuple(trained(line)), float(line["time"])) if line else (("no update yet",), None)
 
 
 def _stream(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[tuple[str, ...], float | None]:
@@ -132,8 +121,7 @@ def _stream(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[tu
         newest = max(times.values()) if newest is None else max(newest, *times.values())
         recent = [t for t in times.values() if t >= stage["time"]]
         speed = len(recent) / max((until or newest) - stage["time"], 1e-9)
-        of = f"/{total}" if total and role == "student" else ""
-        told.append(f"{role} {len(times)}{of} rows, {speed:.1f}/s")
+        told.append(answered(role, len(times), total if role == "student" else None, speed))
     return tuple(told) or ("no answer yet",), newest
 
 
@@ -168,7 +156,3 @@ def _rows_to_answer(record: RunRecord, stage: Mapping[str, Any]) -> int | None:
         folder = "versions"
     found = [version.num_rows for version in VersionStore(record.files, folder).all() if version.iteration == 0]
     return found[-1] if found else None
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

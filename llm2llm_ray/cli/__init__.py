@@ -16,6 +16,7 @@ from llm2llm_ray.cli.tasks_command import tasks
 from llm2llm_ray.cli.terminal import errors
 from llm2llm_ray.cli.watch_commands import logs, ls, status
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.terminal_text import shown_lines
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -27,5 +28,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"error: {error}", soft_wrap=True)
+        errors.print(f"error: {shown_lines(error)}", soft_wrap=True)
         sys.exit(2)

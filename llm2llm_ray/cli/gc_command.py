@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from llm2llm_ray.cli.finding import Run, find_run
-from llm2llm_ray.cli.terminal import console, shown, size
+from llm2llm_ray.cli.run_argument import Run, find_run
+from llm2llm_ray.cli.terminal import console, size
 from llm2llm_ray.retention import Item, inventory, remove
+from llm2llm_ray.terminal_text import shown
 
 
 def gc(
@@ -25,7 +26,7 @@ def gc(
     """
     record, screen = find_run(run), console(markup=False)
     items = inventory(record)
-    screen.print(f"{record.name}: {record.state}")
+    screen.print(f"{shown(record.name)}: {record.state}")
     screen.print(_table(items))
     going = [item for item in items if item.can_go]
     if not going:

@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from llm2llm_ray.cli.finding import Run, find_run
-from llm2llm_ray.cli.terminal import console, shown, size
+from llm2llm_ray.cli.run_argument import Run, find_run
+from llm2llm_ray.cli.terminal import console, size
 from llm2llm_ray.comparison import Comparison, Line, compared
 from llm2llm_ray.summary import WHO
+from llm2llm_ray.terminal_text import shown
 
 
 class Part(StrEnum):

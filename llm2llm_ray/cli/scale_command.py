@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from llm2llm_ray.cli.finding import Run, find_run
+from llm2llm_ray.cli.run_argument import Run, find_run
 from llm2llm_ray.cli.terminal import console
+from llm2llm_ray.terminal_text import shown
 
 
 def scale_teacher(run: Run, replicas: Annotated[int, typer.Argument(help="Replicas from now on.", min=1)]) -> None:
@@ -19,4 +20,4 @@ def scale_teacher(run: Run, replicas: Annotated[int, typer.Argument(help="Replic
     from llm2llm_ray.runtime.scaling import scale_teacher as scale
 
     told = scale(record, replicas)
-    console(markup=False).print(f"{record.name}: teacher replicas {told['before']} -> {told['replicas']}")
+    console(markup=False).print(f"{shown(record.name)}: teacher replicas {told['before']} -> {told['replicas']}")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import time
 from typing import Annotated
 
 import typer
 
-from llm2llm_ray.cli.finding import Run, find_run
-from llm2llm_ray.cli.terminal import console, shown
+from llm2llm_ray.cli.run_argument import Run, find_run
+from llm2llm_ray.cli.terminal import console
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.record import RunRecord
-from llm2llm_ray.storage.lease import Holder
+from llm2llm_ray.storage.lease import Holder, is_driver
+from llm2llm_ray.terminal_text import shown
 
 WAIT_S = 90.0
 """A drain takes up to 45 s for what is in flight, then engines and Ray are shut down."""
@@ -28,19 +28,19 @@ def stop(run: Run, wait: Annotated[float, typer.Option(help="Seconds to wait for
     Example: llm2llm stop demo
     """
     record, screen = find_run(run), console(markup=False)
-    holder = record.holder
+    name, holder = shown(record.name), record.holder
+    if holder is None and record.state == "unknown":
+        raise UserError(_not_told(record))
     if holder is None:
-        screen.print(f"{record.name} is not running ({record.state}).")
+        screen.print(f"{name} is not running ({record.state}).")
         return
     if not holder.here:
         raise UserError(_elsewhere(record, holder))
     process = _open(holder)
     try:
         if process is None or not is_driver(holder):
-            raise UserError(
-                f"{record.name}: pid {holder.pid} on this host is not `{shown(holder.command)}` (the run died, or the pid is "
-                "one of another container); nothing was stopped. Look with `ps`, and start the run again to go on"
-            )
+            screen.print(f"{name} ended just now by itself.")
+            return
         try:
             signal.pidfd_send_signal(process, signal.SIGTERM)
         except PermissionError:
@@ -50,29 +50,15 @@ def stop(run: Run, wait: Annotated[float, typer.Option(help="Seconds to wait for
             waited = time.monotonic() - began
             if waited >= wait:
                 screen.print(
-                    f"{record.name} still drains after {waited:.0f} s (pid {holder.pid}). Ask again later; "
+                    f"{name} still drains after {waited:.0f} s (pid {holder.pid}). Ask again later; "
                     f"`kill -9 {holder.pid}` loses nothing that is durable."
                 )
                 raise typer.Exit(1)
-            screen.print(f"{record.name}: stopping, {waited:.0f} s of at most {wait:.0f} s")
+            screen.print(f"{name}: stopping, {waited:.0f} s of at most {wait:.0f} s")
     finally:
         if process is not None:
             os.close(process)
-    screen.print(f"{record.name}: {RunRecord(record.files).state}. The same `llm2llm run` goes on from here.")
-
-
-def is_driver(holder: Holder) -> bool:
-    """Whether the process of that id is the command that took the run, and not a later process with the same id."""
-    try:
-        with open(f"/proc/{holder.pid}/cmdline", "rb") as stream:
-            words = [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    program, *arguments = shlex.split(holder.command)
-    # An interpreter and its options come before the program, which `python -m` names by module, not by path.
-    before = words[: len(words) - len(arguments)]
-    same_end = words[len(before) :] == arguments
-    return same_end and (program in before or ("__main__.py" in program and "llm2llm_ray" in before))
+    screen.print(f"{name}: {RunRecord(record.files).state}. The same `llm2llm run` goes on from here.")
 
 
 def _open(holder: Holder) -> int | None:
@@ -87,9 +73,21 @@ def _ended(process: int, seconds: float) -> bool:
     return bool(select.select([process], [], [], seconds)[0])
 
 
+_STOP_A_JOB = (
+    "if it was submitted to a cluster, `ray job list --address http://HEAD:8265` names it and "
+    "`ray job stop SUBMISSION_ID --address http://HEAD:8265` stops it"
+)
+
+
 def _elsewhere(record: RunRecord, holder: Holder) -> str:
     return (
         f"{record.name} is driven by pid {holder.pid} on host {holder.host}, not on this one: there, `kill -TERM {holder.pid}`; "
-        "if it was submitted to a cluster, `ray job list --address http://HEAD:8265` names it and "
-        "`ray job stop SUBMISSION_ID --address http://HEAD:8265` stops it"
+        f"{_STOP_A_JOB}"
+    )
+
+
+def _not_told(record: RunRecord) -> str:
+    return (
+        f"{record.name}: {record.files.root} is no path, so nothing there says which process drives the run; end its "
+        f"`llm2llm run` with Ctrl-C or SIGTERM where it was started; {_STOP_A_JOB}"
     )

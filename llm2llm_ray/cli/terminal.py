@@ -1,14 +1,13 @@
-"""Where commands write: tables and sentences to stdout, mistakes to stderr, and how numbers and others' text are shown."""
+"""Where commands write: tables and sentences to stdout, mistakes to stderr, and how numbers are shown."""
 
 from __future__ import annotations
 
 import sys
 import time
-import unicodedata
 
 from rich.console import Console
 
-errors = Console(stderr=True, highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _LOG_WIDTH = 150  # a log has no width of its own, and 80 columns break the tables
 
@@ -17,16 +16,6 @@ def console(*, markup: bool = True) -> Console:
     """`markup=False` for a command that shows what a run holds: nothing of it is read as rich's markup or emoji codes."""
     width = None if sys.stdout.isatty() else _LOG_WIDTH
     return Console(highlight=False, markup=markup, emoji=markup, width=width)
-
-
-def shown(text: object) -> str:
-    """One line of anybody's text without what a terminal obeys: escape sequences, line ends, reordering of characters.
-
-    Example: shown("a\\x1b[2Jb") == "a\\\\u001b[2Jb"
-    """
-    return "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char for char in str(text)
-    )
 
 
 def ago(then: float | None) -> str:

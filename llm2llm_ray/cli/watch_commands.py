@@ -11,15 +11,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from llm2llm_ray.cli.finding import RUNS, Run, find_run, run_folders
-from llm2llm_ray.cli.terminal import ago, console, duration, errors, shown, size
+from llm2llm_ray.cli.run_argument import RUNS, Run, find_run, run_folders
+from llm2llm_ray.cli.terminal import ago, console, duration, errors, size
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.retention import size_on_disk
 from llm2llm_ray.standing import Standing, standing
 from llm2llm_ray.storage.stages import Events
+from llm2llm_ray.terminal_text import shown
 
 _POLL_S = 1.0
+_UNKNOWN = "Whether it runs is not known: an object store keeps no lock that would tell."
 
 
 def status(run: Run) -> None:
@@ -30,7 +32,7 @@ def status(run: Run) -> None:
     record = find_run(run)
     screen, now = console(markup=False), standing(record)
     by = f", driven by {shown(record.holder)}" if record.holder else ""
-    screen.print(f"{record.name}: {now.state}{by}")
+    screen.print(f"{shown(record.name)}: {now.state}{by}")
     for name, value in (
         ("stage", " · ".join(_stage(now))),
         ("iterations", f"{now.iterations_done} of {now.iterations} done"),
@@ -41,6 +43,8 @@ def status(run: Run) -> None:
         screen.print(f"  {name:<18} {value}")
     if now.state in ("stopped", "broken off"):
         screen.print("  The same `llm2llm run` goes on from here.")
+    elif now.state == "unknown":
+        screen.print(f"  {_UNKNOWN}")
 
 
 def ls(
@@ -106,14 +110,16 @@ def logs(
     """
     record = find_run(run)
     screen, told = console(markup=False), 0
+    if follow and record.state == "unknown":
+        errors.print(f"{_UNKNOWN} Following until it has finished, or Ctrl-C.", soft_wrap=True)
     try:
         while True:
-            alive = record.state == "running"  # asked before the events are read, so that the last ones are told too
+            state = record.state  # asked before the events are read, so that the last ones are told too
             found = list(Events(record.files).read())
             for event in found[told:]:
                 screen.print(json.dumps(event) if raw else event_line(event), soft_wrap=True)
             told = len(found)
-            if not (follow and alive):
+            if not (follow and state in ("running", "unknown")):
                 return
             time.sleep(_POLL_S)
             record = RunRecord(record.files)  # it remembers what it has read

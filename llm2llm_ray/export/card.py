@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.export.facts import Facts
 from llm2llm_ray.export.licence import UNKNOWN, hub_id, licence_of, model_name, teacher_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
@@ -14,22 +15,6 @@ from llm2llm_ray.summary import WHO, sentence
 from llm2llm_ray.types import Example
 
 PAPER = "[Lee et al., ACL Findings 2024](https://arxiv.org/abs/2403.15042)"
-REASONS = {
-    "empty": "no letter, digit or symbol in the input, no output, or no reply",
-    "malformed": "control characters, chat markup, or a reply that cannot be read as a row",
-    "truncated": "cut by `teacher.max_tokens` = {max_tokens}",
-    "too_long": "more than `augmentation.max_words` = {max_words} words in input or output",
-    "chatter": "a refusal or talk about the request where the row should begin",
-    "copied_parent": "the text of the row that the student got wrong",
-    "bad_answer": "the task's grader finds no answer in the output",
-    "unknown_label": "a label outside the task's set",
-    "teacher_error": "the teacher gave no reply",
-    "contaminated": "equal or near to a dev or test row: `augmentation.near_test` = {near_test}",
-    "near_duplicate": "near to a row of this or an earlier version: `augmentation.near_duplicate` = {near_duplicate}",
-    "duplicate": "the same text and answer as a row of this or an earlier version",
-    "conflicting_label": "the same text as another row, with another answer",
-}
-"""Every gate, in the order in which a row meets them, with the setting that it goes by."""
 COLUMNS = {
     "id": "of the row",
     "input": "the text of the task, without the prompt around it",
@@ -163,13 +148,13 @@ def _licence(facts: Facts, what: str, known: str) -> list[str]:
 
 def _gates(facts: Facts) -> list[str]:
     """Reasons that only the run's own task knows are told as they stand."""
-    settings = {**facts.config["augmentation"], "max_tokens": facts.config["teacher"]["max_tokens"]}
-    known = [(f"`{reason}`", rule.format(**settings), facts.rejected.get(reason, 0)) for reason, rule in REASONS.items()]
-    other = [(escaped(reason), "the task's own rule", count) for reason, count in facts.rejected.items() if reason not in REASONS]
+    known = meanings(facts.config)
+    rows = [(f"`{reason}`", meaning, facts.rejected.get(reason, 0)) for reason, meaning in known.items()]
+    rows += [(escaped(reason), "the task's own rule", count) for reason, count in facts.rejected.items() if reason not in known]
     return [
         "", "## Gates", "",
         f"{facts.accepted} texts of the teacher passed all of these; {sum(facts.rejected.values())} did not:", "",
-        *table(("reason", "turned away is", "times"), known + other),
+        *table(("reason", "turned away is", "times"), rows),
     ]  # fmt: skip
 
 

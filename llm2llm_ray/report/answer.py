@@ -15,6 +15,7 @@ from typing import Any, Literal
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.report.wording import ABSENT, count, duration, per
 from llm2llm_ray.summary import WHO, sentence
+from llm2llm_ray.timing.timeline import Timeline
 
 Tone = Literal["better", "worse", "open"]
 
@@ -129,15 +130,17 @@ def scores(run: RunRecord) -> list[Score]:
     ]  # fmt: skip
 
 
-def facts(run: RunRecord, seconds: float) -> list[Fact]:
-    """What it took. `seconds`: how long the run was up, all its starts together."""
-    spent = _spent(run)
-    sessions = sum(event["event"] == "started" for event in run.events)
+def facts(run: RunRecord, timeline: Timeline) -> list[Fact]:
+    """What it took."""
+    spent, sessions = _spent(run), len(timeline.sessions)
     turns = run.iterations
     accepted = sum(turn["round"]["accepted"] for turn in turns)
     calls, tokens = spent["asked"], spent["teacher_prompt_tokens"] + spent["teacher_completion_tokens"]
     found = [
-        Fact(name="Wall clock", value=duration(seconds), note=f"{sessions} starts, pauses left out" if sessions > 1 else ""),
+        Fact(
+            name="Wall clock", value=duration(timeline.wall_seconds),
+            note=f"{sessions} starts, pauses left out" if sessions > 1 else "",
+        ),
         Fact(name="Rows", value=_growth(turns), note=f"{count(accepted)} accepted" if turns else "no iteration finished"),
         Fact(name="Teacher calls", value=count(calls), note="" if calls else "the teacher was never asked"),
         Fact(

@@ -63,7 +63,7 @@ def confusion(run: RunRecord) -> Confusion:
     accuracy = run.exams["accuracy"] if run.exams else {}
     if "first" not in accuracy or "last" not in accuracy:
         return Confusion(absent="No exam of the first and the last student: there is nothing to compare.")
-    rows = {who: _rows(run, accuracy[who]["rows"]) for who in ("first", "last")}
+    rows = {who: list(run.round_rows(accuracy[who]["rows"])) for who in ("first", "last")}
     if not all(rows.values()):
         return Confusion(absent="The graded rows of the exams are no longer in the run folder.")
     golds = [row["output"] for row in rows["last"]]
@@ -80,10 +80,6 @@ def confusion(run: RunRecord) -> Confusion:
         swaps=tuple(swaps[:_MOST_MISTAKES]),
         more_swaps=max(0, len(swaps) - _MOST_MISTAKES),
     )
-
-
-def _rows(run: RunRecord, folder: str) -> list[dict[str, Any]]:
-    return list(run.round_rows({"result": {"folder": folder}}))
 
 
 def _labels(run: RunRecord, folder: str) -> list[str]:

@@ -36,9 +36,8 @@ class Flow:
 
 
 def flows(run: RunRecord) -> list[Flow]:
-    """Of every finished round, by iteration."""
-    rounds = sorted((stage for stage in run.stages if stage["name"] == "round"), key=lambda stage: stage["iteration"])
-    return [_flow(stage, list(run.round_rows(stage))) for stage in rounds]
+    """Of every round in force, by iteration."""
+    return [_flow(record.round, list(run.round_rows(record.folder))) for record in run.rounds()]
 
 
 def _flow(stage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Flow:

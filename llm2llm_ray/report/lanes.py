@@ -1,6 +1,6 @@
-"""When each stage ran, on one axis: the time the run was up. Pauses between its starts are cut out and marked.
+"""When each stage ran, on one axis: the time the run was up. Pauses between its sessions are cut out and marked.
 
-A stage that was begun and not finished in its start is drawn, hollow, to the end of that start.
+What a session is, and which stages it broke off, is the timeline's business (timing.timeline): page and benchmark agree.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.report.flow import Flow
 from llm2llm_ray.report.wording import duration
+from llm2llm_ray.timing.intervals import Interval
+from llm2llm_ray.timing.timeline import Timeline
 
 _ORDER = ("engines", "train", "baseline", "round", "student", "teacher", "commit", "exam")
 _STEPS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -56,10 +58,10 @@ class Lanes:
 
 
 class UpTime:
-    """The run's starts, laid end to end."""
+    """The run's sessions, laid end to end."""
 
-    def __init__(self, sessions: Sequence[tuple[float, float]]) -> None:
-        """`sessions`: begin and end of each start (Unix seconds), in order."""
+    def __init__(self, sessions: Sequence[Interval]) -> None:
+        """`sessions`: begin and end of each (Unix seconds), in order."""
         self.sessions = sessions
 
     @property
@@ -70,32 +72,15 @@ class UpTime:
         """Seconds the run had been up by that moment."""
         return sum(max(0.0, min(end, moment) - begin) for begin, end in self.sessions)
 
-    def end_of(self, moment: float) -> float:
-        """The end of the start that the moment lies in."""
-        return next((end for begin, end in reversed(self.sessions) if begin <= moment), moment)
-
     def pauses(self) -> list[tuple[float, float]]:
         """Where a pause was cut out (seconds up) and how long it was (seconds)."""
         gaps = zip(self.sessions, self.sessions[1:], strict=False)
         return [(self.at(end), begin - end) for (_, end), (begin, _) in gaps]
 
 
-def up_time(run: RunRecord, now: float) -> UpTime:
-    """A start ends with the last thing known of it; one that is going on, `now`."""
-    known = [event["time"] for event in run.events]
-    known += [stage[name] for stage in run.stages for name in ("started", "ended")]
-    if not known:
-        return UpTime([])
-    begins = [event["time"] for event in run.events if event["event"] == "started"] or [min(known)]
-    nexts = [*begins[1:], float("inf")]
-    ends = [max((t for t in known if begin <= t < after), default=begin) for begin, after in zip(begins, nexts, strict=True)]
-    if run.state == "running":
-        ends[-1] = max(ends[-1], now)
-    return UpTime(list(zip(begins, ends, strict=True)))
-
-
-def lanes(run: RunRecord, up: UpTime, flows: Iterable[Flow]) -> Lanes:
-    spans = [*_engines(run), *_stages(run), *_unfinished(run, up), *_roles(flows)]
+def lanes(run: RunRecord, timeline: Timeline, flows: Iterable[Flow]) -> Lanes:
+    spans = [*_engines(run), *_stages(run), *_broken_off(timeline), *_roles(flows)]
+    up = UpTime(timeline.sessions)
     total = up.seconds or 1.0
     found = []
     others = sorted({span.lane for span in spans} - set(_ORDER))
@@ -141,18 +126,13 @@ def _named(stage: dict[str, Any], examined: dict[str, str]) -> tuple[str, str]:
     return ("baseline", "") if stage["iteration"] is None else (stage["name"], str(stage["iteration"]))
 
 
-def _unfinished(run: RunRecord, up: UpTime) -> list[Span]:
-    """Stages that were begun in a start of the run and neither recorded nor reported done in it."""
-    done = [(event["key"], event["time"]) for event in run.events if event["event"] == "stage_finished"]
-    done += [(stage["key"], stage["ended"]) for stage in run.stages]
-    found = []
-    for event in run.events:
-        if event["event"] == "stage_started":
-            began, end = event["time"], up.end_of(event["time"])
-            if not any(key == event["key"] and began <= time <= end for key, time in done):
-                label = "" if event["stage"] in ("baseline", "exam") else str(event["iteration"])
-                found.append(Span(lane=event["stage"], label=label, began=began, ended=end, open=True))
-    return found
+def _broken_off(timeline: Timeline) -> list[Span]:
+    """Stages that were begun in a session and did not finish in it; also the one that is going on."""
+    open_ = [a.phase for a in timeline.activities if a.phase.key is not None and not a.phase.finished]
+    return [
+        Span(lane=phase.name, label=phase.group.partition("iteration ")[2], began=phase.started, ended=phase.ended, open=True)
+        for phase in open_
+    ]
 
 
 def _roles(flows: Iterable[Flow]) -> list[Span]:

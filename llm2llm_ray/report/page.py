@@ -13,28 +13,30 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.report import flow, turns, wording
 from llm2llm_ray.report.answer import answer, facts, scores
 from llm2llm_ray.report.confusion import confusion
 from llm2llm_ray.report.flow import flows
-from llm2llm_ray.report.lanes import lanes, up_time
-from llm2llm_ray.report.lineage import explorer, rejections
+from llm2llm_ray.report.lanes import lanes
+from llm2llm_ray.report.outcomes import explorer, rejections
+from llm2llm_ray.timing.timeline import timeline
 
 DEFAULT_NAME = "report.html"
 _STATES = {
     "running": "This run is still going on: the page shows what it had finished at {when}.",
     "stopped": "This run was told to stop before its end; the same command goes on with it.",
     "broken off": "This run broke off before its end; the same command goes on with it.",
+    "unknown": "This run had not finished at {when}; whether it runs is not known, since an object store keeps no lock.",
 }
 
 
 def render(run: RunRecord) -> str:
     """The page, encodable as UTF-8. Its folder is only read."""
     now = time.time()
-    streams = flows(run)
-    up = up_time(run, now)
+    streams, spent = flows(run), timeline(run)
     found = turns.turns(run)
     mistakes = list(run.mistakes())
     grown = run.iterations[-1]["grown"] if run.iterations else None
@@ -43,14 +45,14 @@ def render(run: RunRecord) -> str:
         run=_about(run),
         state=_STATES.get(run.state, "").format(when=wording.moment(now)),
         answer=answer(run),
-        facts=facts(run, up.seconds),
+        facts=facts(run, spent),
         scores=scores(run),
         turns=found,
         accuracy=turns.accuracy_chart(found),
         growth=turns.growth_chart(found, grown["num_rows"] if grown else None),
-        timeline=lanes(run, up, streams),
+        timeline=lanes(run, spent, streams),
         flows=streams,
-        rejections=rejections(mistakes),
+        rejections=rejections(mistakes, meanings(run.config)),
         confusion=confusion(run),
         explorer=explorer(run, mistakes),
         sizes={"chart": (turns.WIDTH, turns.HEIGHT), "flow": (flow.WIDTH, flow.HEIGHT)},

@@ -77,15 +77,15 @@ class Chart:
 
 
 def turns(run: RunRecord) -> list[Turn]:
-    return [_turn(run, item) for item in run.iterations]
+    results = {record.iteration: record.round["result"] for record in run.rounds()}
+    return [_turn(item, results.get(item["index"])) for item in run.iterations]
 
 
-def _turn(run: RunRecord, item: dict[str, Any]) -> Turn:
+def _turn(item: dict[str, Any], result: dict[str, Any] | None) -> Turn:
+    """`result`: of the round's stage record."""
     round_, seconds = item["round"], item["seconds"]
     right = round_["evaluated"] - round_["wrong"] - sum(round_["errors"].values())
     share = proportion(right, round_["evaluated"])
-    record = run.stage("round", item["index"])
-    result = record["result"] if record else None
     return Turn(
         index=item["index"],
         rows=item["dataset"]["num_rows"],

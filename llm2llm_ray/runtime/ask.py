@@ -8,6 +8,7 @@ happens in; Ray Data reaches it through `ask_stage`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from llm2llm_ray.types import Reply
 Role = Callable[[dict[str, Any], Asking], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
+_REACHABLE_S = 60.0
 _PASSING = "unavailable"
 """Prefix of errors that say nothing about the request: the service could not be reached in time."""
 
@@ -174,6 +176,16 @@ class Asker:
 
     def __init__(self) -> None:
         self._streams: dict[str, asyncio.Future[Ask]] = {}
+        self._reachable: dict[str, asyncio.Event] = {}
+
+    async def reached(self, stream: str) -> None:
+        """Told by the stream's operator for this role once its process stands."""
+        self._reachable.setdefault(stream, asyncio.Event()).set()
+
+    async def reachable(self, stream: str) -> None:
+        """Returns when blocks of the stream can come, or after a minute: a start that fails is Ray Data's to mend."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reachable.setdefault(stream, asyncio.Event()).wait(), _REACHABLE_S)
 
     async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
         """`spec` holds a reference to the AskSpec, so that it travels once a stream and not once a block."""
@@ -182,13 +194,11 @@ class Asker:
                 if over.done() and over.exception() is None:
                     over.result().close()
             self._streams = {stream: asyncio.ensure_future(self._begin(spec[0]))}
+            self._reachable = {name: event for name, event in self._reachable.items() if name == stream}
         return await (await self._streams[stream]).answer(block)
 
     async def _begin(self, spec: Any) -> Ask:
         return Ask(await spec)
-
-    async def ready(self) -> bool:
-        return True
 
 
 def open_asker() -> Any:

@@ -16,7 +16,7 @@ from llm2llm_ray.runtime.devices import NAMESPACE, driver_name
 def scale_teacher(run: RunRecord, replicas: int) -> dict[str, Any]:
     """{"before": replicas, "replicas": replicas}; returns when the replicas are there. UserError when the run is not live."""
     started = [event for event in run.events if event["event"] == "started" and "address" in event]
-    if run.state != "running" or not started:
+    if run.state not in ("running", "unknown") or not started:
         raise UserError(f"run {run.name} is {run.state}: only a running run has a teacher to scale")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = started[-1]["address"]

@@ -72,8 +72,8 @@ class RayGraded:
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
         ).repartition(target_num_rows_per_block=self.rows_per_block)
-        for spec in roles:
-            dataset = ask_stage(dataset, spec, self.rows_per_block)
+        for spec, after in zip(roles, [*roles[1:], None], strict=True):
+            dataset = ask_stage(dataset, spec, self.rows_per_block, after and after.asker)
         dataset.write_parquet(self.files.absolute(folder), **ONE_TASK)
 
 

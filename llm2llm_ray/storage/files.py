@@ -25,7 +25,8 @@ import pyarrow.fs as pafs
 
 from llm2llm_ray.errors import UserError
 
-_SCRATCH = ".tmp"
+SCRATCH = ".tmp"
+"""Of files being written; what stands there is nobody's result."""
 _COPY_BYTES = 8 << 20
 
 
@@ -85,7 +86,7 @@ class Files:
         selector = pafs.FileSelector(self._inside(prefix), allow_not_found=True, recursive=True)
         found = (info.path for info in self._filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
         paths = (path.removeprefix(self._base + "/") for path in found)
-        return sorted(path for path in paths if not path.startswith(_SCRATCH + "/"))
+        return sorted(path for path in paths if not path.startswith(SCRATCH + "/"))
 
     def write_once(self, path: str, data: bytes) -> bool:
         """Put `data` there unless a file stands there already (then False, and that file stays). Durable on return."""
@@ -99,7 +100,7 @@ class Files:
         if self.local_root is None:
             folder = Path(tempfile.gettempdir())
         else:
-            folder = self.local_root / _SCRATCH  # inside the root: hard links do not cross file systems
+            folder = self.local_root / SCRATCH  # inside the root: hard links do not cross file systems
             folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"llm2llm-{uuid.uuid4().hex}"
         try:
@@ -110,7 +111,7 @@ class Files:
     def clear_scratch(self) -> None:
         """Remove what killed writers left. Only for the holder of the run's lease, before it starts anything."""
         if self.local_root is not None:
-            shutil.rmtree(self.local_root / _SCRATCH, ignore_errors=True)
+            shutil.rmtree(self.local_root / SCRATCH, ignore_errors=True)
 
     def place(self, draft: Path, path: str) -> bool:
         """`write_once` for a finished file of any size made in `scratch`."""

@@ -2,7 +2,8 @@
 
 The text inside only says who holds it; the lock decides. On a shared file system it holds across machines where that
 supports flock (NFSv4 does). A run folder given as a URI has no such lock: there only the driver actor's name, unique in
-its Ray cluster, keeps a second driver away. A child made by fork without exec shares the lock and would keep it.
+its Ray cluster, keeps a second driver away, and who drives a run cannot be looked up. A child made by fork without exec
+shares the lock and would keep it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from llm2llm_ray.errors import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who drives a run. Example: Holder(pid=4711, host="laptop", started="2026-11-22T10:09:00+00:00", command="llm2llm run …")"""
+    """Who drives a run. Example: Holder(pid=4711, began=181203, host="laptop", started="2026-11-22T10:09:00+00:00", …)"""
 
     pid: int
+    began: int
+    """When the process began, in the kernel's clock ticks since boot: another process with the same id began at another."""
     host: str
     started: str
     command: str
@@ -43,7 +46,7 @@ class Holder:
 @contextmanager
 def run_lease(run_folder: str) -> Iterator[None]:
     """Hold the run, or raise UserError saying who does. Never waits."""
-    if "://" in run_folder and not run_folder.startswith("file://"):
+    if not keeps_lease(run_folder):
         yield
         return
     folder = Path(run_folder.removeprefix("file://"))
@@ -68,6 +71,7 @@ def _self() -> str:
     return json.dumps(
         {
             "pid": os.getpid(),
+            "began": _began(os.getpid()),
             "host": socket.gethostname(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
@@ -78,21 +82,43 @@ def _self() -> str:
 def holder(run_folder: str) -> Holder | None:
     """Who drives the run now; None when nobody does. Looks only: a lock tried here could turn a starting driver away.
 
-    A holder on another host is believed, one on this host must be alive.
+    A holder on another host is believed, one on this host must be alive. For folders without a lease the answer None means
+    nothing.
     """
-    if "://" in run_folder and not run_folder.startswith("file://"):
+    if not keeps_lease(run_folder):
         return None
-    path = Path(run_folder.removeprefix("file://")) / "lease"
-    if not path.exists():
+    try:
+        found = _read((Path(run_folder.removeprefix("file://")) / "lease").read_bytes())
+    except FileNotFoundError:
         return None
-    found = _read(path.read_bytes())
-    return found if found is not None and (not found.here or Path(f"/proc/{found.pid}").exists()) else None
+    return found if found is not None and (not found.here or is_driver(found)) else None
+
+
+def keeps_lease(run_folder: str) -> bool:
+    """Whether the folder is one where locks work: a path, not an object store."""
+    return "://" not in run_folder or run_folder.startswith("file://")
+
+
+def is_driver(holder: Holder) -> bool:
+    """Whether the process of that id on this host is the one that took the run: not one that was given its id later, and not
+    one of another container that shares the host's name."""
+    return holder.began == _began(holder.pid)
+
+
+def _began(pid: int) -> int | None:
+    """Field 22 of proc_pid_stat(5); None when there is no such process, or only its exit code waits to be read."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # from the third; the program's name, in brackets, may hold anything
+    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def _read(text: bytes) -> Holder | None:
     try:
         return Holder(**json.loads(text))
-    except ValueError:
+    except (ValueError, TypeError):  # half written, or by another version
         return None
 
 

@@ -57,8 +57,6 @@ class StageRecords:
         standing = self.find(name, key)
         if standing is not None:
             return standing
-        number = "" if iteration is None else f"{iteration:03d}-"
-        path = f"{_STAGES}/{name}-{number}{key[:16]}.json"
         record = {
             "name": name,
             "key": key,
@@ -68,9 +66,16 @@ class StageRecords:
             "started": started,
             "ended": ended,
         }
+        path = self.path_of(record)
         # NaN is let through (as Python writes it): a metric must not cost a finished stage its record.
         self._files.write_once(path, json.dumps(record, indent=1).encode())
         return cast(dict[str, Any], self._files.read_json(path))
+
+    @staticmethod
+    def path_of(record: Mapping[str, Any]) -> str:
+        """Where this record stands. Example: "stages/train-001-7d2680a4a75f9b10.json"."""
+        number = "" if record["iteration"] is None else f"{record['iteration']:03d}-"
+        return f"{_STAGES}/{record['name']}-{number}{record['key'][:16]}.json"
 
     def all(self) -> list[dict[str, Any]]:
         """Every record, in the order in which the stages ended."""

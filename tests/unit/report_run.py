@@ -82,10 +82,11 @@ class Drained(Stream):
     """Moves the clock to where its rows end, and describes the task as a run's streams do."""
 
     task: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        return {"about": self.about, "iteration": self.iteration, "task": self.task}
+        return {"about": self.about, "iteration": self.iteration, "task": self.task, "model": self.model}
 
     def drain(self, folder: str) -> None:
         write_rows(self.files, folder, self.rows, rows_per_file=500)
@@ -150,7 +151,7 @@ class _Writer:
                 return
             student = self._train(dataset, index)
             last = index == self.shape.iterations - 1
-            stream = self._stream(self._round(index, asked=self.shape.teacher and not last), index, f"round {index}")
+            stream = self._stream(self._round(index, asked=self.shape.teacher and not last), index, f"round {index}", student.sha)
             grown, outcome = (None, self.versions.close(dataset, stream)) if last else self.versions.extend(dataset, stream)
             told = self._told(Iteration(index=index, dataset=dataset, student=student, round=outcome, grown=grown))
             self.events.add("iteration", **told)
@@ -161,7 +162,7 @@ class _Writer:
         seconds = 30 + dataset.num_rows / 40
         started, self.clock.now = self.clock.now, self.clock.now + seconds
         metrics = {"updates": 12 + dataset.num_rows // 16, "tokens": dataset.num_rows * 70, "seconds": seconds - 9}
-        result = {"path": f"students/{index}", "sha": f"sha-{index}", "metrics": metrics}
+        result = {"path": f"students/{index}", "sha": f"sha-{index}", "start_sha": "sha-base", "metrics": metrics}
         self.stages.record(
             "train", fingerprint(["train", index]), inputs={}, result=result, started=started, ended=self.clock.now,
             iteration=index,
@@ -172,14 +173,14 @@ class _Writer:
         seconds = {r["name"]: r["ended"] - r["started"] for r in self.stages.all() if r["iteration"] == iteration.index}
         return asdict(iteration) | {"seconds": seconds}
 
-    def _stream(self, rows: Sequence[Mapping[str, Any]], index: int, about: str) -> Drained:
+    def _stream(self, rows: Sequence[Mapping[str, Any]], index: int, about: str, model: str) -> Drained:
         until = max(max(row["solved_until"], row["asked_until"] or 0) for row in rows)
         task = {} if self.shape.free_text else dict(self.task.describe())
 
         def drained() -> None:
             self.clock.now = until + 2
 
-        return Drained(self.files, rows, iteration=index, about=about, after=drained, task=task)
+        return Drained(self.files, rows, iteration=index, about=about, after=drained, task=task, model=model)
 
     def _round(self, index: int, *, asked: bool) -> list[dict[str, Any]]:
         wrong = set(self.random.sample(range(len(self.seeds)), max(1, int(self.shape.wrong * 0.92**index))))
@@ -250,7 +251,8 @@ class _Writer:
             if who == "baseline":
                 self._train(DatasetVersion(id="d", iteration=0, parent=None, parts=(), num_rows=self.shape.seeds), None)
             wrong = {i for i in range(len(tests)) if self.random.random() > share}
-            stream = self._stream(self._answered(tests, wrong), 0, f"exam {who}")
+            index = {"untrained": "base", "first": 0, "last": len(turns) - 1, "baseline": None}[who]
+            stream = self._stream(self._answered(tests, wrong), 0, f"exam {who}", f"sha-{index}")
             record = self.versions.drained(stream, "exam")
             folder = record["result"]["folder"]
             marks[who] = {row["id"]: row["correct"] for row in round_rows(self.files, folder)}

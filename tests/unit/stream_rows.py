@@ -43,7 +43,9 @@ def augmented(id: str, *texts: str, output: str = "billing", rejected: Sequence[
     asked = {
         "asked": 1,
         "candidates": json.dumps(found),
-        "rejected": json.dumps([{"reason": reason, "detail": "", "text": "x"} for reason in rejected]),
+        "rejected": json.dumps(
+            [{"reason": reason, "detail": "", "text": "x", "ordinal": 0, "attempt": 0} for reason in rejected]
+        ),
         "asked_from": 1.0,
         "asked_until": 2.0,
         "teacher_prompt_tokens": 100,

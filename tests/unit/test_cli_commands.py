@@ -7,18 +7,21 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 from finished_run import Writer
 
-from llm2llm_ray.cli import main
-from llm2llm_ray.runtime.training_log import TrainingLog
+from llm2llm_ray.cli import main, result_commands, stop_command, watch_commands
+from llm2llm_ray.record import RunRecord
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.stages import Events
+from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.types import Reply
 
 REPOSITORY = Path(__file__).parents[2]
@@ -156,6 +159,51 @@ def test_what_others_wrote_is_not_obeyed_by_the_terminal(call: Call, tmp_path: P
     assert "\x1b" not in call("logs", "toy", "--json")[1]
 
 
+def test_messages_and_names_that_others_wrote_are_not_obeyed_either(call: Call, tmp_path: Path) -> None:
+    assert call("status", "a\x1b[2Jb")[2].startswith(r"error: a\u001b[2Jb: no run folder")
+    Writer(tmp_path / "runs" / "toy").write("started")
+    (kept,) = (tmp_path / "runs" / "toy" / "configs").iterdir()
+    kept.write_text(kept.read_text().replace('"name":"toy"', r'"name":"to\u001b[2Jy"'))
+    for command in ("status", "gc", "stop", "export"):
+        _, out, err = call(command, "toy")
+        assert r"to\u001b[2Jy" in out + err and "\x1b" not in out + err, command
+
+
+def test_of_a_run_on_an_object_store_nobody_knows_whether_it_runs(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands get the run from here: there is no object store to name on the command line."""
+    files = Files(str(tmp_path / "run"), filesystem=pafs.LocalFileSystem())
+    record = Writer(tmp_path, files=files).write("first iteration")
+    for module in (watch_commands, stop_command, result_commands):
+        monkeypatch.setattr(module, "find_run", lambda name: RunRecord(record.files))
+    code, out, _ = call("status", "toy")
+    assert (code, out.splitlines()[0]) == (0, "toy: unknown")
+    assert "Whether it runs is not known" in out and "goes on from here" not in out
+    code, out, err = call("stop", "toy")
+    assert (code, out) == (2, "") and "ray job stop SUBMISSION_ID" in err
+    assert call("report", "toy", "--out", "page.html")[0] == 0
+    assert "whether it runs is not known" in (tmp_path / "page.html").read_text()
+    Writer(tmp_path, files=files).events.add("finished")
+    code, out, err = call("logs", "toy", "-f")
+    assert (code, err) == (0, "") and out.splitlines()[-1].endswith("finished")
+
+
+def test_logs_follow_a_run_of_which_nobody_knows_whether_it_runs(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(str(tmp_path / "run"), filesystem=pafs.LocalFileSystem())
+    writer = Writer(tmp_path, files=files)
+    record = writer.write("started")
+    monkeypatch.setattr(watch_commands, "find_run", lambda name: RunRecord(record.files))
+    soon = threading.Timer(0.5, writer.events.add, ["finished"])
+    soon.start()
+    code, out, err = call("logs", "toy", "-f")
+    soon.join()
+    assert code == 0 and "Following until it has finished" in err
+    assert [line.split()[2] for line in out.splitlines()] == ["started", "engines_up", "finished"]
+
+
 def test_compare_is_a_table_and_a_sentence(call: Call, tmp_path: Path) -> None:
     Writer(tmp_path / "runs" / "toy").write()
     Writer(tmp_path / "runs" / "worse", right={"untrained": 2, "first": 9, "last": 5, "baseline": 12}).write()
@@ -247,13 +295,19 @@ def test_stop_says_when_a_run_still_drains(call: Call, drive: Drive, tmp_path: P
     assert f"`kill -9 {process.pid}` loses nothing" in out
 
 
-def test_stop_spares_a_process_that_is_not_the_runs_command(call: Call, drive: Drive, tmp_path: Path) -> None:
+def test_stop_spares_a_process_that_was_given_the_id_of_a_dead_driver(call: Call, drive: Drive, tmp_path: Path) -> None:
+    """The dead driver is this test's stand-in for one whose id the kernel gave again, to a process that lives."""
     Writer(tmp_path / "runs" / "toy").write("started")
-    process = drive(before="sys.argv = ['llm2llm', 'run', 'other.yaml']")
-    code, _, err = call("stop", "toy")
-    assert code == 2 and "is not `llm2llm run other.yaml`" in err
-    time.sleep(0.2)
-    assert process.poll() is None
+    process = drive(deaf=True)
+    process.kill()
+    process.wait()
+    lease = tmp_path / "runs" / "toy" / "lease"
+    with subprocess.Popen(["sleep", "30"]) as another:
+        lease.write_text(json.dumps(json.loads(lease.read_text()) | {"pid": another.pid}))
+        assert call("status", "toy")[1].startswith("toy: broken off\n")
+        assert call("stop", "toy") == (0, "toy is not running (broken off).\n", "")
+        assert another.poll() is None
+        another.kill()
 
 
 def test_stop_of_a_run_on_another_host_says_what_to_do_there(call: Call, drive: Drive, tmp_path: Path) -> None:

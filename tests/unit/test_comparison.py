@@ -28,10 +28,10 @@ def test_the_settings_that_differ_are_named_and_no_others(toy: RunRecord, tmp_pa
 
 
 def test_a_password_in_an_address_is_not_told(toy: RunRecord, tmp_path: Path) -> None:
-    other = config(teacher={"kind": "openai", "base_url": "https://me:hunter2@llm.example.com/v1"})
+    other = config(task={"data": "https://me:hunter2@data.example.com/support"})
     found = compared(toy, Writer(tmp_path / "other", other).write("started"))
-    (line,) = (line for line in found.settings if line.name == "teacher.base_url")
-    assert line.theirs == "https://…@llm.example.com/v1"
+    (line,) = (line for line in found.settings if line.name == "task.data")
+    assert line.theirs == "https://…@data.example.com/support"
 
 
 def test_accuracies_stand_side_by_side_with_their_intervals(toy: RunRecord, tmp_path: Path) -> None:
@@ -68,3 +68,11 @@ def test_rows_tokens_and_seconds_are_sums_over_the_iterations(toy: RunRecord) ->
     assert (work["student tokens in rounds"], work["teacher prompt tokens"]) == (str(4 * 12), "200")
     assert (work["seconds, train"], work["seconds, exam"], work["seconds, engine start"]) == ("180", "6", "61")
     assert all(line.ours == line.theirs for line in compared(toy, toy).work)
+
+
+def test_an_exam_that_two_share_counts_its_seconds_once(toy: RunRecord) -> None:
+    """With one iteration the first student is the last one."""
+    assert toy.exams is not None
+    found = toy.exams["accuracy"]
+    found["last"] = found["first"] = found["first"] | {"seconds": 40.0}
+    assert {line.name: line.ours for line in compared(toy, toy).work}["seconds, exam"] == "43"  # 40 + 1.5 + 1.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from llm2llm_ray.doctor import fitting, installed
 from llm2llm_ray.doctor.diagnosis import diagnose, exit_code, probe, render_findings
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.doctor.installed import Package, off_lock, required
-from llm2llm_ray.machine import Gpu, Machine, gpus, parsed_gpus, this_machine
+from llm2llm_ray.machine import Gpu, Machine, gpus, group_memory, parsed_gpus, this_machine
 
 JOBS = Path(__file__).parents[2] / "jobs"
 MACHINE = Machine(cpu="a processor", cores=2, bf16=False, memory_gib=24, available_gib=20, shm_gib=12, gpus=())
@@ -77,6 +78,18 @@ def test_memory_that_others_use_now_is_a_note(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "this_machine", lambda: replace(MACHINE, available_gib=3.0))
     found = diagnose()
     assert about(found, "3.0 of 24.0 GiB free").level == "note" and exit_code(found) == 0
+
+
+def test_a_newer_python_may_work_an_older_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tried, level in (((3, 10), "note"), (sys.version_info[:2], "ok"), ((3, 99), "mend")):
+        monkeypatch.setattr(doctor, "_PYTHON", tried)  # this one is newer than the first and older than the last
+        assert next(finding for finding in diagnose() if finding.topic == "python").level == level
+
+
+def test_a_folder_for_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "not there"))
+    finding = about(mends(diagnose()), "No such file or directory")
+    assert finding.command == f"mkdir -p '{tmp_path}/not there', or unset RAY_TMPDIR"
 
 
 def test_a_package_of_another_version_and_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +252,18 @@ def test_lines_that_are_no_gpu_are_passed_over() -> None:
 def test_this_machine_has_processors_and_memory() -> None:
     found = this_machine()
     assert found.cores >= 1 and found.memory_gib > 0.5 and 0 < found.available_gib <= found.memory_gib
+
+
+def test_what_a_container_uses_already_is_not_free(tmp_path: Path) -> None:
+    assert group_memory(tmp_path) is None, "no control group"
+    gib = 2**30
+    for name, text in (("max", "max"), ("current", str(9 * gib)), ("stat", f"anon 1\ninactive_file {2 * gib}")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert group_memory(tmp_path) is None, "no limit"
+    (tmp_path / "memory.max").write_text(f"{12 * gib}\n")
+    assert group_memory(tmp_path) == (12.0, 5.0)
+    (tmp_path / "memory.max").write_text(f"{4 * gib}\n")
+    assert group_memory(tmp_path) == (4.0, 0.0)
 
 
 def test_findings_are_shown_with_their_level_and_command_and_no_markup_of_others() -> None:

@@ -1,5 +1,6 @@
 """The run's lease: one live process at a time, free again however its holder ended."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.storage import lease
 from llm2llm_ray.storage.lease import run_lease
 
 REPO = Path(__file__).parents[2]
@@ -61,3 +63,36 @@ def test_a_lease_ends_with_its_block_also_on_an_error(tmp_path: Path) -> None:
 def test_other_runs_are_not_held(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with run_lease(str(tmp_path / "another")):
         assert holder.poll() is None
+
+
+def test_who_holds_a_run_is_told_while_it_lives(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    root = str(tmp_path / "run")
+    found = lease.holder(root)
+    assert found is not None and found.pid == holder.pid and lease.is_driver(found)
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{holder.pid}").exists(), "dead, but nobody has read its exit code"
+    assert lease.holder(root) is None
+    holder.wait(timeout=60)
+    assert lease.holder(root) is None
+
+
+def test_a_later_process_with_the_holders_id_is_not_the_holder(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    """A kernel gives ids again; that is seen here by giving the holder's text the id of another process that lives."""
+    file = tmp_path / "run" / "lease"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"pid": os.getpid()}))
+    assert lease.holder(str(tmp_path / "run")) is None
+    file.write_text(json.dumps(told))
+    assert lease.holder(str(tmp_path / "run")) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"pid": 1}', "[]", "null"])
+def test_a_lease_that_says_nothing_names_nobody(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lease").write_text(text)
+    assert lease.holder(str(tmp_path)) is None
+
+
+def test_object_stores_keep_no_lease() -> None:
+    assert [lease.keeps_lease(root) for root in ("runs/a", "/runs/a", "file:///runs/a", "s3://bucket/a")] == [True] * 3 + [False]
+    assert lease.holder("s3://bucket/a") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,29 @@ def test_this_run_comes_first_then_one_beside_it_then_what_is_known(tmp_path: Pa
     a_run(tmp_path, monkeypatch, name="new")
     found = rates_for(config, "cpu")
     assert found is not None and "/new on " in found.source
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("configs/*.json", lambda text: text[:20]),
+        ("configs/*.json", lambda text: "{}"),
+        ("stages/*.json", lambda text: text[:20]),
+        ("stages/train-*.json", lambda text: text.replace('"result"', '"lost"')),
+        ("rounds/*/*.parquet", lambda text: "x"),
+    ],
+)
+def test_a_damaged_run_beside_this_one_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, damage: Callable[[str], str]
+) -> None:
+    a_run(tmp_path, monkeypatch, name="beside")
+    config = a_run(tmp_path, monkeypatch, name="torn").config
+    for file in (tmp_path / "torn").glob(pattern):
+        file.write_text(damage(file.read_text(errors="replace")))
+    found = rates_for(TimedRun(tmp_path, monkeypatch, run={"name": "new"}).config, "cpu")
+    assert found is not None and "/beside on " in found.source
+    with pytest.raises((ValueError, KeyError)):  # of one's own it is told
+        rates_for(config, "cpu")
 
 
 @pytest.mark.parametrize(

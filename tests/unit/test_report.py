@@ -123,7 +123,8 @@ def test_the_reasons_add_up_to_what_the_iterations_rejected(finished: RunRecord,
     assert f"{sum(counts.values())} rejected" in told
     assert {"duplicate", "conflicting_label"} & counts.keys(), "the commit gates had nothing to reject in this run"
     for reason, n in counts.items():
-        assert re.search(rf"{reason} [^0-9]* {n} ", told), reason
+        assert re.search(rf"(?<!\w){reason} [^%]* {n} \d+ %", told), reason
+    assert "cut off by teacher.max_tokens = 512" in told
 
 
 def test_the_page_asks_nobody_for_anything_and_lets_only_its_own_script_run(finished: RunRecord, page: Page) -> None:
@@ -244,5 +245,6 @@ def _mistakes(folder: Path, rows: Sequence[tuple[str, ...]]) -> RunRecord:
     ]
     write_rows(files, "rounds/round-000-a", [*stored, solved("t-1")], rows_per_file=100)
     result = {"folder": "rounds/round-000-a"} | tally(files, "rounds/round-000-a")
-    StageRecords(files).record("round", "a" * 20, inputs={}, result=result, started=0.0, ended=3.0, iteration=0)
+    began = RunRecord(files).events[-1]["time"]
+    StageRecords(files).record("round", "a" * 20, inputs={}, result=result, started=began, ended=began + 3, iteration=0)
     return RunRecord(files)

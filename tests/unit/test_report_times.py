@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from report_run import Shape, told_time, write_run
 from stream_rows import augmented, solved, write_rows
+from timed_run import Sent, TimedRun
 
 from llm2llm_ray.record import RunRecord
+from llm2llm_ray.report.answer import facts
 from llm2llm_ray.report.flow import flows
-from llm2llm_ray.report.lanes import UpTime, lanes, up_time
+from llm2llm_ray.report.lanes import UpTime, lanes
 from llm2llm_ray.report.wording import clipped, count, duration, percent, points
 from llm2llm_ray.rounds import tally
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
+from llm2llm_ray.timing.timeline import timeline
 
 
 def test_pauses_are_cut_out() -> None:
@@ -23,7 +25,6 @@ def test_pauses_are_cut_out() -> None:
     assert up.seconds == 30
     assert [up.at(moment) for moment in (90, 100, 105, 110, 300, 500, 515, 520, 600)] == [0, 0, 5, 10, 10, 10, 25, 30, 30]
     assert up.pauses() == [(10.0, 390.0)]
-    assert (up.end_of(105), up.end_of(505)) == (110, 520)
 
 
 def test_a_stage_that_one_start_broke_off_and_the_next_finished(tmp_path: Path) -> None:
@@ -39,19 +40,41 @@ def test_a_stage_that_one_start_broke_off_and_the_next_finished(tmp_path: Path) 
                 StageRecords(run.files).record(
                     "train", "k", inputs={}, result={"metrics": {}}, started=clock.now - 10, ended=clock.now, iteration=0
                 )
+                events.add("stage_finished", stage="train", iteration=0, key="k")
                 events.add("finished")
             else:
                 events.add("stopping", stage="train")
                 clock.now += 80
     run = RunRecord(run.files)
-    up = up_time(run, time.time())
-    drawn = lanes(run, up, [])
+    drawn = lanes(run, timeline(run), [])
     (train,) = drawn.lanes
     first, second = train.bars
-    assert up.sessions == [(began, began + 10), (began + 90, began + 100)]
+    assert timeline(run).sessions == [(began, began + 10), (began + 90, began + 100)]
     assert (first.open, second.open) == (True, False)
     assert (round(first.left), round(first.width), round(second.left), round(second.width)) == (0, 50, 50, 50)
     assert drawn.breaks[-1] == (50.0, "paused for 1 min 20 s")
+
+
+def test_an_examination_a_day_later_adds_its_own_seconds_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TimedRun(tmp_path, monkeypatch)
+    run.up(0, 5, 20)
+    run.train(0, (20, 40), [(39, 4, 100)])
+    run.event(60, "finished")
+    run.round(0, (90_000, 90_030), [Sent(90_005, 90_010)], name="exam")
+    found = timeline(run.record)
+    assert lanes(run.record, found, []).seconds == found.wall_seconds == pytest.approx(60 + 30)
+    (wall, *_) = facts(run.record, found)
+    assert (wall.value, wall.note) == ("1 min 30 s", "2 starts, pauses left out")
+
+
+def test_a_killed_training_is_drawn_to_its_last_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TimedRun(tmp_path, monkeypatch)
+    run.up(0, 5, 20)
+    run.train(0, (20, None), [(30, 4, 100), (80, 4, 100)])
+    drawn = lanes(run.record, timeline(run.record), [])
+    (bar,) = next(lane for lane in drawn.lanes if lane.name == "train").bars
+    assert (bar.open, bar.label, drawn.seconds) == (True, "0", pytest.approx(80))
+    assert (bar.left, bar.width) == (pytest.approx(25), pytest.approx(75))
 
 
 def test_the_overlap_of_student_and_teacher_is_measured_on_rows(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finished_run import Writer
@@ -95,7 +98,7 @@ def test_an_exam_outside_the_report_goes_with_its_record(tmp_path: Path) -> None
     assert len([stage for stage in left.stages if stage["name"] == "exam"]) == 4
     assert left.exams is not None
     for found in left.exams["accuracy"].values():
-        assert len(list(left.round_rows({"result": {"folder": found["rows"]}}))) == 20
+        assert len(list(left.round_rows(found["rows"]))) == 20
     assert writer.exam("somebody else", 3)["result"]["folder"] != extra["result"]["folder"]  # it can be had again
 
 
@@ -146,3 +149,19 @@ def test_a_hard_linked_part_counts_once(tmp_path: Path) -> None:
     once = size_on_disk(tmp_path)
     (tmp_path / "b").hardlink_to(first)
     assert size_on_disk(tmp_path) == once >= 100_000
+
+
+def test_a_folder_that_vanishes_while_we_look_counts_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kept").write_bytes(b"x" * 100_000)
+    alone = size_on_disk(tmp_path)
+    (tmp_path / "train" / "checkpoint").mkdir(parents=True)
+    scan = os.scandir
+
+    def scandir(place: Any) -> Iterator[os.DirEntry[str]]:
+        if place == os.fspath(tmp_path / "train" / "checkpoint"):
+            os.rmdir(place)  # as the run does with a checkpoint that a newer one replaced
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert size_on_disk(tmp_path) == alone
+    assert not (tmp_path / "train" / "checkpoint").exists()

@@ -55,7 +55,7 @@ def test_the_first_record_of_a_stage_stands(files: Files) -> None:
     assert record(files, "finetune", key, {"path": "students/other"}, iteration=2) == first
     assert StageRecords(files).find("finetune", key) == first
     assert (first["result"], first["inputs"], first["ended"]) == ({"path": "students/1"}, INPUTS, 2.5)
-    assert files.list("stages") == [f"stages/finetune-001-{key[:16]}.json"]
+    assert files.list("stages") == [f"stages/finetune-001-{key[:16]}.json"] == [StageRecords.path_of(first)]
 
 
 def test_records_are_told_apart_by_their_whole_name_and_key(files: Files) -> None:

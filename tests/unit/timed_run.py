@@ -15,10 +15,10 @@ from stream_rows import augmented, solved, write_rows
 from llm2llm_ray.config import Config
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.rounds import tally
-from llm2llm_ray.runtime.training_log import TrainingLog
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
+from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.types import Reply
 
 EPOCH = 1_795_000_000.0

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.record import Mistake, Outcome, RunRecord
+from llm2llm_ray.record import Mistake, Outcome, RoundRecord, RunRecord
 from llm2llm_ray.report.wording import clipped
 
 MOST_ROWS = 20_000
 """Rows that the page carries; a browser searches as many in a few milliseconds."""
 _EXAMPLES = 3
-_MEANINGS = {
-    "empty": "no text, or no answer with it",
-    "too_long": "longer than augmentation.max_words",
-    "malformed": "not in the form that was asked for, or with markup or control characters in it",
-    "truncated": "cut off by teacher.max_tokens",
-    "chatter": "talk about the request instead of an example",
-    "copied_parent": "the row it should vary, copied",
-    "unknown_label": "a label that the task does not have",
-    "bad_answer": "no answer that the grader could read",
-    "duplicate": "the same text as a row of the data",
-    "near_duplicate": "almost the same text as a row of the data",
-    "conflicting_label": "the text of another row with another answer",
-    "contaminated": "equal or close to a dev or test row",
-    "teacher_error": "the teacher did not answer",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +43,8 @@ class Explorer:
     reasons: tuple[tuple[str, int], ...]
 
 
-def rejections(mistakes: Iterable[Mistake]) -> Rejections:
-    """Reasons by how often they were given, with a few examples from different rows."""
+def rejections(mistakes: Iterable[Mistake], meanings: Mapping[str, str]) -> Rejections:
+    """Reasons by how often they were given, with a few examples from different rows. `meanings`: see augmentation.reasons."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[tuple[Mistake, Outcome]]] = {}
     accepted = 0
@@ -77,7 +62,7 @@ def rejections(mistakes: Iterable[Mistake]) -> Rejections:
         accepted=accepted,
         rejected=total,
         reasons=tuple(
-            Reason(name=name, meaning=_MEANINGS.get(name, ""), count=n, share=n / total, examples=tuple(examples[name]))
+            Reason(name=name, meaning=meanings.get(name, ""), count=n, share=n / total, examples=tuple(examples[name]))
             for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         ),
     )
@@ -85,7 +70,7 @@ def rejections(mistakes: Iterable[Mistake]) -> Rejections:
 
 def explorer(run: RunRecord, mistakes: Sequence[Mistake]) -> Explorer:
     """One row for each text the teacher wrote, and one for each mistake that nothing was written for."""
-    why = {stage["iteration"]: _why_nothing(run, stage) for stage in run.stages if stage["name"] == "round"}
+    why = {record.iteration: _why_nothing(record) for record in run.rounds()}
     seeds: list[list[Any]] = []
     rows: list[list[Any]] = []
     total = 0
@@ -120,10 +105,11 @@ def _line(outcome: Outcome) -> list[Any]:
     ]  # fmt: skip
 
 
-def _why_nothing(run: RunRecord, stage: dict[str, Any]) -> str:
+def _why_nothing(record: RoundRecord) -> str:
     """Why a mistake of that round has no outcome."""
-    if stage["result"]["budget_stops"]:
+    result = record.round["result"]
+    if result["budget_stops"]:
         return "budget used up"
-    if not stage["result"]["asked"]:
+    if not result["asked"]:
         return "teacher not asked"
-    return "no text found in the reply" if run.stage("commit", stage["iteration"]) else "commit not done yet"
+    return "no text found in the reply" if record.commit else "commit not done yet"

@@ -1,0 +1,32 @@
+"""What each reason for turning a text away means: the one table that reports and cards read.
+
+Keeps: every reason that gates, tasks and the teacher's part of a stream can give stands here. A task of one's own may add others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+REASONS: Mapping[str, str] = {
+    "teacher_error": "the teacher gave no reply",
+    "truncated": "cut off by teacher.max_tokens = {max_tokens}",
+    "empty": "no letter, digit or symbol in the input, no output, or no reply",
+    "malformed": "control characters, chat markup, or a reply not in the form that was asked for",
+    "unknown_label": "a label that the task does not have",
+    "too_long": "more than augmentation.max_words = {max_words} words in input or output",
+    "chatter": "a refusal or talk about the request where the row should begin",
+    "copied_parent": "the text of the row that the student got wrong",
+    "bad_answer": "no answer in the output that the task's grader could read",
+    "contaminated": "equal or near to a dev or test row (augmentation.near_test = {near_test})",
+    "near_duplicate": "near to a row of this or an earlier version (augmentation.near_duplicate = {near_duplicate})",
+    "duplicate": "the same text and answer as a row of this or an earlier version",
+    "conflicting_label": "the same text as another row, with another answer",
+}
+"""In the order in which a reply meets them; braces hold the setting that a gate goes by."""
+
+
+def meanings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The table with the settings of a resolved config (Config.model_dump) in it."""
+    settings = {**config["augmentation"], "max_tokens": config["teacher"]["max_tokens"]}
+    return {reason: text.format_map(settings) for reason, text in REASONS.items()}
