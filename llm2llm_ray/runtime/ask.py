@@ -31,7 +31,7 @@ from llm2llm_ray.types import Reply
 Role = Callable[[dict[str, Any], Asking], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
-_REACHABLE_S = 60.0
+_BEGIN_S = 60.0
 _PASSING = "unavailable"
 """Prefix of errors that say nothing about the request: the service could not be reached in time."""
 
@@ -174,34 +174,42 @@ class Asker:
     laptop's processor before the first row, and Ray Data starts new processes for every stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, served: bool) -> None:
+        if served:
+            import transformers
+
+            _ = transformers.AutoTokenizer  # transformers imports on first use
         self._streams: dict[str, asyncio.Future[Ask]] = {}
-        self._reachable: dict[str, asyncio.Event] = {}
+        self._begun: dict[str, asyncio.Event] = {}
 
-    async def reached(self, stream: str) -> None:
-        """Told by the stream's operator for this role once its process stands."""
-        self._reachable.setdefault(stream, asyncio.Event()).set()
+    async def begin(self, stream: str, spec: Sequence[Any]) -> None:
+        """Told by the stream's operator once its process stands. `spec` holds a reference to the AskSpec: it travels once."""
+        await self._ask(stream, spec)
+        self._begun.setdefault(stream, asyncio.Event()).set()
 
-    async def reachable(self, stream: str) -> None:
-        """Returns when blocks of the stream can come, or after a minute: a start that fails is Ray Data's to mend."""
+    async def begun(self, stream: str) -> None:
+        """Returns when the stream's blocks would be answered at once, or after a minute: what fails is Ray Data's to mend."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._reachable.setdefault(stream, asyncio.Event()).wait(), _REACHABLE_S)
+            await asyncio.wait_for(self._begun.setdefault(stream, asyncio.Event()).wait(), _BEGIN_S)
 
     async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
-        """`spec` holds a reference to the AskSpec, so that it travels once a stream and not once a block."""
-        if stream not in self._streams:  # the first block of a stream, or of this process after a restart
+        return await (await self._ask(stream, spec)).answer(block)
+
+    def _ask(self, stream: str, spec: Sequence[Any]) -> asyncio.Future[Ask]:
+        """The stream's state, made for its first call (of this process: it may have been restarted) and for no other."""
+        if stream not in self._streams:
             for over in self._streams.values():
                 if over.done() and over.exception() is None:
                     over.result().close()
-            self._streams = {stream: asyncio.ensure_future(self._begin(spec[0]))}
-            self._reachable = {name: event for name, event in self._reachable.items() if name == stream}
-        return await (await self._streams[stream]).answer(block)
+            self._streams = {stream: asyncio.ensure_future(self._made(spec[0]))}
+            self._begun = {name: event for name, event in self._begun.items() if name == stream}
+        return self._streams[stream]
 
-    async def _begin(self, spec: Any) -> Ask:
+    async def _made(self, spec: Any) -> Ask:
         return Ask(await spec)
 
 
-def open_asker() -> Any:
-    """A handle on a new `Asker`, which ends with its owner. Its imports happen while the engines start."""
+def open_asker(*, served: bool) -> Any:
+    """A handle on a new `Asker`, which ends with its owner. `served`: it will ask engines, whose tokenizers it imports at once."""
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
-    return ray.remote(Asker).options(**options).remote()
+    return ray.remote(Asker).options(**options).remote(served)

@@ -16,12 +16,12 @@ import ray.data
 class Ask:
     def __init__(self, asker: Any, stream: str, spec: list[Any], following: Any) -> None:
         self._asker, self._stream, self._spec, self._following = asker, stream, spec, following
-        asker.reached.remote(stream)
+        asker.begin.remote(stream, spec)
 
     async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
         if self._following is not None:
             # The teacher's process may come seconds after the student's, and all answers of a small set would be there by then.
-            await self._following.reachable.remote(self._stream)
+            await self._following.begun.remote(self._stream)
             self._following = None
         yield await self._asker.answer.remote(self._stream, self._spec, block)
 
@@ -29,7 +29,7 @@ class Ask:
 def ask_stage(dataset: ray.data.Dataset, spec: Any, rows_per_block: int, following: Any = None) -> ray.data.Dataset:
     """Append one role (an `AskSpec`): `in_flight` requests open at once, in blocks of `rows_per_block` rows.
 
-    It begins when the asker `following`, of the role after it, can be reached.
+    It begins when the asker `following`, of the role after it, has begun.
     """
     open_blocks = max(2, -(-spec.in_flight // rows_per_block))
     return dataset.map_batches(

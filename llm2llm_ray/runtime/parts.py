@@ -49,8 +49,12 @@ class Parts:
     files: Files
     progress: Any
     """Handle of the driver actor, for row counts."""
-    student_asker: Any = field(default_factory=open_asker)
-    teacher_asker: Any = field(default_factory=open_asker)
+    student_asker: Any = field(init=False)
+    teacher_asker: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.student_asker = open_asker(served=self.config.evaluation.recorded_answers is None)
+        self.teacher_asker = open_asker(served=self.config.teacher.kind == "serve")
 
     @property
     def config(self) -> Config:

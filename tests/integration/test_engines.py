@@ -188,7 +188,7 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
     sha = model_sha(other_model)
     route = EngineRoute(app=engines, tokenizer=other_model, max_model_len=256, model="tiny", weights=(other_model, sha))
     spec = AskSpec(
-        asker=open_asker(),
+        asker=open_asker(served=True),
         name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route, model_sha=sha, run_root=files.root,
         replies="replies/student", in_flight=4,
     )  # fmt: skip
