@@ -210,6 +210,6 @@ class Asker:
 
 
 def open_asker(*, served: bool) -> Any:
-    """A handle on a new `Asker`, which ends with its owner. `served`: it will ask engines, whose tokenizers it imports at once."""
+    """A handle on a new `Asker`, which ends with its owner. `served`: it asks engines, and imports tokenizers at once."""
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
     return ray.remote(Asker).options(**options).remote(served)
