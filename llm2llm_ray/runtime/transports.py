@@ -84,7 +84,7 @@ def _worth_retrying(error: BaseException) -> bool:
 class EngineTransport:
     """Token ids by Serve handle, without an HTTP hop; the tokenisation is training's."""
 
-    def __init__(self, route: EngineRoute, on_retry: Callable[[], None]) -> None:
+    def __init__(self, route: EngineRoute, on_retry: Callable[[], None] = lambda: None) -> None:
         from transformers import AutoTokenizer
 
         self._on_retry = on_retry
