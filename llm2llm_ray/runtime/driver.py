@@ -76,6 +76,7 @@ class Driver:
             "exams": exams,
             "evidence": collect(self._files, specs),
         }
+        self._board.close()
         self._stage("done", iterations[-1].index)
         return report
 

@@ -50,3 +50,8 @@ class Board:
             for who, told in accuracy.items():
                 self._writer.add_scalar(f"test/{who}", told["value"], iteration)
             self._writer.flush()
+
+    def close(self) -> None:
+        """Everything is in the file on return; `flush` only hands it to a thread."""
+        if self._writer is not None:
+            self._writer.close()
