@@ -25,8 +25,6 @@ def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     if exams:
         console.print(accuracy_table(exams))
         console.print(sentence(exams))
-        for who, why in exams.get("left_out", {}).items():
-            console.print(f"Left out: {WHO[who]} ({why}).")
     console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
 
 
@@ -80,7 +78,12 @@ def accuracy_table(exams: Mapping[str, Any]) -> Table:
 
 
 def sentence(exams: Mapping[str, Any]) -> str:
-    """Whether it helped, against the baseline that took the same number of updates."""
+    """Whether it helped, against the baseline that took the same number of updates; and who could not be examined, and why."""
+    left_out = [f" Left out: {WHO[who]} ({why})." for who, why in exams.get("left_out", {}).items()]
+    return _verdict(exams) + "".join(left_out)
+
+
+def _verdict(exams: Mapping[str, Any]) -> str:
     found = exams["differences"].get("last - baseline")
     if found is None:
         return "No matched baseline was trained (evaluation.matched_baseline), so this run cannot say whether the loop helped."

@@ -84,3 +84,9 @@ def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
 def test_a_run_without_a_test_set_shows_no_accuracy(tmp_path: Path) -> None:
     text = shown(tmp_path, report(exams=None))
     assert "test set" not in text and "helped" not in text
+
+
+def test_who_could_not_be_examined_is_told_with_the_reason() -> None:
+    why = "teacher.budget ran out: 3 of 8 test rows were not asked"
+    exams = {"accuracy": {}, "differences": {}, "left_out": {"teacher": why}}
+    assert sentence(exams).endswith(f"Left out: teacher itself ({why}).")
