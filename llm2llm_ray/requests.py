@@ -34,7 +34,7 @@ class Request:
         return fingerprint(asdict(self.prompt))
 
 
-class Asker(Protocol):
+class AskModel(Protocol):
     """Gets a durable reply; raises BudgetExhausted when no more may be asked."""
 
     async def __call__(self, request: Request) -> Reply: ...

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.requests import Asker, Request
+from llm2llm_ray.requests import AskModel, Request
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Prompt, Reply
 
@@ -38,7 +38,7 @@ class Solve:
         self._sampling = {"temperature": 0.0, "max_tokens": max_tokens}
         self._shots = shots
 
-    async def __call__(self, row: dict[str, Any], ask: Asker) -> dict[str, Any]:
+    async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
         started = time.time()
         if self._shots:
             prompt = self._task.shots_prompt(row["input"], self._shots)

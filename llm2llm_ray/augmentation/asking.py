@@ -16,7 +16,7 @@ from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.requests import Asker, Request, sampling_seed
+from llm2llm_ray.requests import AskModel, Request, sampling_seed
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
 
@@ -70,7 +70,7 @@ class Augment:
         self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
         self._iteration, self._run_seed = iteration, run_seed
 
-    async def __call__(self, row: dict[str, Any], ask: Asker) -> dict[str, Any]:
+    async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
         if row["correct"] or row["error"]:
             return {**row, **UNTOUCHED}
         mistake = graded(row)
@@ -99,7 +99,7 @@ class Augment:
         mistake: Graded,
         row: Mapping[str, Any],
         ordinal: int,
-        ask: Asker,
+        ask: AskModel,
         rejected: list[dict[str, Any]],
         seen: dict[str, Any],
     ) -> list[Candidate]:

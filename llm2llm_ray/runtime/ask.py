@@ -19,8 +19,7 @@ import ray
 
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping
-from llm2llm_ray.requests import Asker as Asking
-from llm2llm_ray.requests import Request
+from llm2llm_ray.requests import AskModel, Request
 from llm2llm_ray.runtime.run_metrics import AskMetrics
 from llm2llm_ray.runtime.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
@@ -28,7 +27,7 @@ from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
 from llm2llm_ray.teacher.budget import Budget
 from llm2llm_ray.types import Reply
 
-Role = Callable[[dict[str, Any], Asking], Awaitable[dict[str, Any]]]
+Role = Callable[[dict[str, Any], AskModel], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
 _BEGIN_S = 60.0
@@ -62,7 +61,7 @@ class AskSpec:
     """Names the stream to the driver: the actors of the one before may still be telling of theirs."""
 
 
-class Ask:
+class StreamRole:
     """One role of one stream."""
 
     def __init__(self, spec: AskSpec) -> None:
@@ -179,12 +178,12 @@ class Asker:
             import transformers
 
             _ = transformers.AutoTokenizer  # transformers imports on first use
-        self._streams: dict[str, asyncio.Future[Ask]] = {}
+        self._streams: dict[str, asyncio.Future[StreamRole]] = {}
         self._begun: dict[str, asyncio.Event] = {}
 
     async def begin(self, stream: str, spec: Sequence[Any]) -> None:
         """Told by the stream's operator once its process stands. `spec` holds a reference to the AskSpec: it travels once."""
-        await self._ask(stream, spec)
+        await self._role(stream, spec)
         self._begun.setdefault(stream, asyncio.Event()).set()
 
     async def begun(self, stream: str) -> None:
@@ -193,9 +192,9 @@ class Asker:
             await asyncio.wait_for(self._begun.setdefault(stream, asyncio.Event()).wait(), _BEGIN_S)
 
     async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
-        return await (await self._ask(stream, spec)).answer(block)
+        return await (await self._role(stream, spec)).answer(block)
 
-    def _ask(self, stream: str, spec: Sequence[Any]) -> asyncio.Future[Ask]:
+    def _role(self, stream: str, spec: Sequence[Any]) -> asyncio.Future[StreamRole]:
         """The stream's state, made for its first call (of this process: it may have been restarted) and for no other."""
         if stream not in self._streams:
             for over in self._streams.values():
@@ -205,8 +204,8 @@ class Asker:
             self._begun = {name: event for name, event in self._begun.items() if name == stream}
         return self._streams[stream]
 
-    async def _made(self, spec: Any) -> Ask:
-        return Ask(await spec)
+    async def _made(self, spec: Any) -> StreamRole:
+        return StreamRole(await spec)
 
 
 def open_asker(*, served: bool) -> Any:

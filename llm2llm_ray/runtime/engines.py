@@ -1,6 +1,6 @@
 """Student and teacher engines: two Ray Serve applications of vLLM that live as long as the run.
 
-Weights change by `load_weights` (never by `serve.run`, which restarts every replica). Names carry the run, so that only
+Weights change by `load_weights` and replica counts by `scale_engine`, both without a restart. Names carry the run, so that only
 this run's applications are ever deleted.
 """
 
@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 
 RUN_MARK = "LLM2LLM_RUN"
-"""Environment variable that marks every process of a run; `cleanup` recognises what a dead run left behind by it."""
+"""Environment variable that marks every process of a run; `leftovers` recognises what a dead run left behind by it."""
 
 LOAD_TIMEOUT_S = 600
 

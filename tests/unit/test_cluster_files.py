@@ -61,7 +61,7 @@ def constant(file: str, name: str) -> Any:
 
 @pytest.mark.parametrize("name", RAY_DOCUMENTS)
 def test_the_operators_fields_and_types(name: str) -> None:
-    jsonschema.Draft202012Validator(SCHEMA).validate(RAY_DOCUMENTS[name])
+    assert [error.message for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(RAY_DOCUMENTS[name])] == []
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,8 @@ def test_pods_against_kubernetes_own_schema(pod: str) -> None:
 def test_the_other_objects_against_kubernetes_own_schema(name: str) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="the package kubernetes-validate is not installed")
     kubernetes.validate(DOCUMENTS[name], KUBERNETES, strict=True)
+    with pytest.raises(kubernetes.ValidationError):
+        kubernetes.validate(DOCUMENTS[name] | {"specification": {}}, KUBERNETES, strict=True)
 
 
 def test_job_and_cluster_are_the_same_machines() -> None:
