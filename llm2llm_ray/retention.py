@@ -23,7 +23,7 @@ from llm2llm_ray.storage.lease import run_lease
 from llm2llm_ray.storage.stages import StageRecords
 
 _OURS = re.compile(r"(?:\d{3}|baseline)-[0-9a-f]{12}")
-"""Names of trainings, as students/ and train/ have them."""
+"""Names of trainings, as students/ has them."""
 _KEPT = {
     "versions": ("dataset versions", "never goes"),
     "replies": ("replies", "never goes: paid for once"),
@@ -88,7 +88,6 @@ class _Rules:
         self._seen: set[tuple[int, int]] = set()
         self._running, self._finished = state == "running", state == "finished"
         trainings = [stage["result"] for stage in record.stages if stage["name"] == "train"]
-        self._trained = {str(result["path"]) for result in trainings}
         self._rounds = {str(s["result"]["folder"]): s for s in record.stages if s["name"] in ("round", "exam")}
         self._kept = _kept_students(record, {str(result["sha"]): str(result["path"]) for result in trainings})
         accuracy = record.exams["accuracy"] if record.exams else {}
@@ -113,10 +112,12 @@ class _Rules:
         top, _, name = path.partition("/")
         if top == "students":
             return ("students", *self._student(path, name), "")
-        if top == "train" and is_folder and _OURS.fullmatch(name):
-            return ("checkpoints", *self._checkpoint(name), "")
+        if top == "train" and is_folder:
+            return ("checkpoints", *self._checkpoints(), "")
         if top == "rounds":
             return self._round(path)
+        if top == "index":
+            return "near-duplicate indexes", True, "a cache, made again from the versions", ""
         if top == SCRATCH:
             left = any((self._root / path).iterdir())
             return "unfinished files", left, "nobody writes them any more" if left else "empty", ""
@@ -134,12 +135,10 @@ class _Rules:
             return False, self._kept[path]
         return True, "neither the last nor the best student; its rows, answers and accuracy stay"
 
-    def _checkpoint(self, name: str) -> tuple[bool, str]:
-        if f"students/{name}" in self._trained:
-            return True, "its training is finished"
+    def _checkpoints(self) -> tuple[bool, str]:
         if self._finished:
-            return True, "of a training that the finished run does not need"
-        return False, "its training goes on from here"
+            return True, "the run is finished"
+        return False, "an unfinished training goes on from here"
 
     def _round(self, path: str) -> tuple[str, bool, str, str]:
         stage = self._rounds.get(path)

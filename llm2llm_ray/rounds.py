@@ -6,8 +6,10 @@ A round is the drained stream of one iteration (or one exam): a folder of Parque
 from __future__ import annotations
 
 import json
+import math
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -16,13 +18,17 @@ from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Lineage
 
+_BATCH_ROWS = 4096
 
-def round_rows(files: Files, folder: str) -> Iterator[dict[str, Any]]:
-    """All rows, file by file; their order is the order of arrival and means nothing."""
+
+def round_rows(files: Files, folder: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All rows, file by file; their order is the order of arrival. `columns` that are not there are left out."""
     for path in files.list(folder):
         if path.endswith(".parquet"):
-            with files.open_input(path) as stream:
-                yield from pq.read_table(stream).to_pylist()
+            with files.open_input(path) as stream, pq.ParquetFile(stream) as parquet:
+                known = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known):
+                    yield from batch.to_pylist()
 
 
 def candidates_of(row: Mapping[str, Any]) -> list[Candidate]:
@@ -36,16 +42,17 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
     errors: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     teacher_errors: Counter[str] = Counter()
-    solved: list[tuple[float, float, bool]] = []
-    asked: list[float] = []
-    for row in round_rows(files, folder):
+    last, first_wrong, asked = -math.inf, math.inf, array("d")
+    for row in round_rows(files, folder, _TALLIED):
         counts["evaluated"] += 1
         counts["wrong"] += not row["correct"] and not row["error"]
         counts["truncated"] += bool(row["truncated"])
         counts["student_tokens"] += row["prompt_tokens"] + row["completion_tokens"]
         if row["error"]:
             errors[row["error"]] += 1
-        solved.append((row["solved_from"], row["solved_until"], bool(row["correct"] or row["error"])))
+        last = max(last, row["solved_until"])
+        if not (row["correct"] or row["error"]):
+            first_wrong = min(first_wrong, row["solved_until"])
         if row.get("asked"):
             counts["asked"] += row["asked"]
             counts["teacher_prompt_tokens"] += row["teacher_prompt_tokens"]
@@ -60,7 +67,7 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
         "errors": dict(sorted(errors.items())),
         "rejected": dict(sorted(rejected.items())),
         "teacher_errors": dict(sorted(teacher_errors.items())),
-        "overlap": _overlap(solved, asked),
+        "overlap": _overlap(asked, first_wrong, last),
     }
 
 
@@ -70,16 +77,20 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def _overlap(solved: list[tuple[float, float, bool]], asked: list[float]) -> dict[str, float | None]:
+_TALLIED = (
+    "correct", "error", "truncated", "solved_until", "prompt_tokens", "completion_tokens", "asked", "asked_from", "rejected",
+    "teacher_error", "budget_stop", "teacher_prompt_tokens", "teacher_completion_tokens",
+)  # fmt: skip
+
+
+def _overlap(asked: Sequence[float], first_wrong: float, last: float) -> dict[str, float | None]:
     """How much of the teacher's work began while the student was still being evaluated.
 
     `first_call_after_s` runs from the end of the first wrong answer to the first teacher call.
     """
-    wrong = [until for _, until, right in solved if not right]
-    if not asked or not wrong:
+    if not asked or first_wrong == math.inf:
         return {"share_before_last_answer": None, "first_call_after_s": None}
-    last = max(until for _, until, _ in solved)
     return {
         "share_before_last_answer": sum(start < last for start in asked) / len(asked),
-        "first_call_after_s": min(asked) - min(wrong),
+        "first_call_after_s": min(asked) - first_wrong,
     }

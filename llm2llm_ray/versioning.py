@@ -6,17 +6,20 @@ for a result (its folder has a new name each time). Drained streams come from an
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
+from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.protocols import AugmentedStream, GradedStream
 from llm2llm_ray.rounds import candidates_of, round_rows, tally
@@ -117,15 +120,16 @@ class RecordedVersions:
         self._on_stage("commit", iteration)
         self._events.add("stage_started", stage="commit", iteration=iteration, key=key)
         started = time.time()
+        held_out = Part(name=" ".join(self._held_out_ids), rows=self._held_out)
         gates = CommitGates(
-            self._store.rows(dataset),
-            self._held_out(),
+            open_index(self._index("rows"), self._parts(dataset), self._settings.near_duplicate, self._answer, self._about()),
+            open_index(self._index("held-out"), [held_out], self._settings.near_test),
             self._settings,
-            lambda output: self._task.answer(self._task.completion(output)),
+            self._answer,
         )
         refused: list[Refused] = []
         counts: Counter[str] = Counter()
-        candidates = (c for row in round_rows(self._files, folder) for c in candidates_of(row))
+        candidates = (c for row in round_rows(self._files, folder, ("candidates",)) for c in candidates_of(row))
 
         def admitted() -> Iterator[Example]:
             for verdict in gates.admit(candidates):
@@ -150,6 +154,24 @@ class RecordedVersions:
         )
         self._events.add("stage_finished", stage="commit", iteration=iteration, key=key, version=grown.id)
         return record
+
+    def _answer(self, output: str) -> str | None:
+        return self._task.answer(self._task.completion(output))
+
+    def _about(self) -> str:
+        kind = type(self._task)
+        return f"{kind.__module__}.{kind.__qualname__} {COMMIT_VERSION}"
+
+    def _parts(self, dataset: DatasetVersion) -> list[Part]:
+        def part(path: str) -> Part:
+            return Part(name=path.rpartition("/")[2], rows=lambda: self._store.rows(replace(dataset, parts=(path,))))
+
+        return [part(path) for path in dataset.parts]
+
+    def _index(self, name: str) -> Path:
+        """Below the run; for a run on an object store, below this node's cache."""
+        run = hashlib.sha256(self._files.root.encode()).hexdigest()[:16]
+        return (self._files.local_root or Path.home() / ".cache" / "llm2llm_ray" / run) / "index" / name
 
     def _write_refused(self, path: str, refused: list[Refused]) -> str | None:
         """What the commit gates turned away, with lineage and reason; of this commit, since other gates refuse others."""

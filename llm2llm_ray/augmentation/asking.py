@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
+from heapq import heappush, heappushpop
 from pathlib import PurePath
 from typing import Any
 
@@ -39,15 +40,23 @@ UNTOUCHED: Mapping[str, Any] = {
 
 
 class Peers:
-    """Real examples to show beside a wrong one, drawn by a hash: no state, so a resumed run shows the same ones."""
+    """Real examples to show beside a wrong one, drawn by a hash: no state, so a resumed run shows the same ones.
 
-    def __init__(self, task: Task, examples: Sequence[Example]) -> None:
+    Reads `examples` once and holds at most 64 of each group: it travels to the teacher's asker in every stream.
+    """
+
+    def __init__(self, task: Task, examples: Iterable[Example]) -> None:
         self._task = task
-        self._groups: dict[str, list[Example]] = {}
-        for example in sorted(examples, key=lambda e: sha256(e.id.encode()).digest()):
-            group = self._groups.setdefault(task.group(example), [])
+        kept: dict[str, list[tuple[int, int, Example]]] = {}
+        for n, example in enumerate(examples):
+            group = kept.setdefault(task.group(example), [])
+            # Negative: the heap's first is the one with the largest hash, the next to go.
+            entry = -int.from_bytes(sha256(example.id.encode()).digest(), "big"), n, example
             if len(group) < _PEERS_PER_GROUP:
-                group.append(example)
+                heappush(group, entry)
+            else:
+                heappushpop(group, entry)
+        self._groups = {name: [example for *_, example in sorted(group, reverse=True)] for name, group in kept.items()}
 
     def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
         others = [e for e in self._groups.get(self._task.group(mistake), []) if e.id != mistake.id]

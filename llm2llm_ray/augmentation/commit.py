@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
-from sys import intern
 
+from llm2llm_ray.augmentation.row_index import answer_tag
 from llm2llm_ray.augmentation.similarity import NearDuplicates
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.types import Example, Lineage, Rejected
@@ -59,21 +59,17 @@ class CommitGates:
 
     def __init__(
         self,
-        existing: Iterable[Example],
-        held_out: Iterable[Example],
+        existing: Iterable[Example] | NearDuplicates,
+        held_out: Iterable[Example] | NearDuplicates,
         settings: AugmentationConfig,
         answer: Callable[[str], str | None],
     ) -> None:
-        """`existing`: rows of D^0..D^i. `held_out`: dev and test rows. `answer`: a row's output -> its gold answer,
+        """`existing`: rows of D^0..D^i. `held_out`: dev and test rows. Either as rows, or as their index (row_index.py),
+        which for `existing` has the rows' answers as tags. `answer`: a row's output -> its gold answer,
         `lambda output: task.answer(task.completion(output))`; two rationales for one answer are no contradiction."""
         self._answer = answer
-        self._rows = NearDuplicates(settings.near_duplicate)
-        self._held_out = NearDuplicates(settings.near_test)
-        self._answers: dict[str, str | None] = {}
-        for row in held_out:
-            self._held_out.add(row.id, row.input)
-        for row in existing:
-            self._keep(row)
+        self._rows = self._index(existing, settings.near_duplicate)
+        self._held_out = self._index(held_out, settings.near_test)
 
     def admit(self, candidates: Iterable[Candidate]) -> Iterator[Admitted | Refused]:
         """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates."""
@@ -94,19 +90,29 @@ class CommitGates:
         return Rejected(reason="contaminated", detail=f"by {found[0]} ({found[1]:.2f})", text=candidate.input)
 
     def _copied(self, candidate: Candidate) -> Rejected | None:
-        found = self._rows.find(candidate.input)
+        found = self._rows.match(candidate.input)
         if found is None:
             return None
-        id, score = found
-        if score < 1:
+        if found.score < 1:
             reason = "near_duplicate"
-        elif self._answers[id] == self._answer(candidate.output):
+        elif found.tag == self._tag(candidate.output):
             reason = "duplicate"
         else:
             reason = "conflicting_label"
-        return Rejected(reason=reason, detail=f"of {id} ({score:.2f})", text=candidate.input)
+        return Rejected(reason=reason, detail=f"of {found.id} ({found.score:.2f})", text=candidate.input)
 
     def _keep(self, row: Example) -> None:
-        self._rows.add(row.id, row.input)
-        answer = self._answer(row.output)
-        self._answers[row.id] = intern(answer) if answer is not None else None
+        self._rows.add(row.id, row.input, self._tag(row.output))
+
+    def _tag(self, output: str) -> int:
+        return answer_tag(self._answer(output))
+
+    def _index(self, rows: Iterable[Example] | NearDuplicates, threshold: float) -> NearDuplicates:
+        if isinstance(rows, NearDuplicates):
+            if rows.threshold != threshold:
+                raise ValueError(f"an index for threshold {rows.threshold}, where {threshold} is asked")
+            return rows
+        index = NearDuplicates(threshold)
+        for row in rows:
+            index.add(row.id, row.input, self._tag(row.output))
+        return index

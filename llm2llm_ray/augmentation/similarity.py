@@ -4,19 +4,40 @@ The rule. Two texts are near copies if they have the same words in another order
 and more) and few words differ; short texts of one template ("What is the capital of France? / Peru?") are not. Texts
 with other numbers, or the same in another order, are never copies. The order of adding changes nothing.
 
-Callers know `add` and `find` only, so that an index on disk can take this one's place.
+Rows lie in sorted arrays (segments.py), in memory or on disk; only the last few thousand are Python objects. How an
+index outlives its process: row_index.py.
 """
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
-from datasketch import MinHash, MinHashLSH
+import numpy as np
+from numpy.typing import NDArray
 
+from llm2llm_ray.augmentation.minhash_bands import Bands
 from llm2llm_ray.augmentation.normal_form import identity, numbers, words
+from llm2llm_ray.augmentation.segments import (
+    FIRST_BAND,
+    REORDERED,
+    SAME,
+    Entry,
+    Segment,
+    Texts,
+    keys_of,
+    merged,
+    segment_of,
+    texts_of,
+)
 
 LONG = 12
 """Words from which a text counts as long."""
@@ -24,78 +45,150 @@ _WEIGHT_FLOOR = 20
 """A changed word costs 1/max(20, words), so that two of twelve leave 0.9, and a long text may differ in a tenth."""
 _REORDERED = 0.99
 """Score of the same words in another order; 1.0 is kept for the same text."""
-_PERMUTATIONS = 128
-_RECALL = 0.995
-"""Of pairs that lie just at the threshold; nearer ones are found almost surely."""
+_FLUSHED_ROWS = 1 << 14
+"""Rows held as Python objects before they become a segment."""
+_JUDGED_AT_ONCE = 1 << 15
+"""Rows that share a band with one text, where a seed set is full of near copies: bounds the memory of judging them."""
+_MARGIN = 2e-6
+"""More than rounding a score moves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    id: str
+    score: float
+    tag: int
+    """What `add` was given with that id."""
+
+    @property
+    def rank(self) -> tuple[float, str, int]:
+        return -self.score, self.id, self.tag
 
 
 class NearDuplicates:
-    """An index of texts. Holds per text two 16-byte keys and, if it can matter, 4 bytes a word and its LSH buckets."""
+    """An index of texts."""
 
-    def __init__(self, threshold: float, seed: int = 0) -> None:
-        """`threshold` in (0, 1]: the score from which `find` reports; 1.0 reports nothing but the same text."""
-        self._threshold = threshold
-        self._shortest = LONG - _most_changed(threshold)
-        bands, rows = _bands(threshold)
-        self._blank = MinHash(num_perm=_PERMUTATIONS, seed=seed + 1, hashfunc=_itself)
-        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=(bands, rows))
-        self._same: dict[bytes, str] = {}
-        self._reordered: dict[bytes, str] = {}
-        self._ids: list[str] = []
-        self._bags: list[array[int]] = []
+    def __init__(self, threshold: float, seed: int = 0, *, segments: Sequence[Segment] = (), folder: Path | None = None) -> None:
+        """`threshold` in (0, 1]: the score from which `find` reports; 1.0 reports nothing but the same text.
 
-    def add(self, id: str, text: str) -> None:
-        """Make `text` findable. Ids need not be unique: two sources may number their rows alike."""
-        normal = words(text)
-        if not normal:
+        `segments`: of an index with the same threshold and seed, whose rows count as added. With a `folder`, new segments
+        are written there, and those given may be merged with them; else those given are only read.
+        """
+        self.threshold = threshold
+        changed = _most_changed(threshold)
+        self._shortest = LONG - changed
+        changed = min(changed, LONG - 1)
+        self.bands = Bands((LONG - changed) / (LONG + changed), seed)
+        self._given, self._folder = tuple(segments), folder
+        self._segments = list(segments)
+        self._fixed = len(segments) if folder is None else 0
+        self._recent: list[Entry] = []
+        self._owners: dict[int, list[int]] = {}
+        """Key -> numbers of recent rows; made when something is looked for, so adding many rows makes none."""
+        self._keyed = 0
+
+    def add(self, id: str, text: str, tag: int = 0) -> None:
+        """Make `text` findable. Ids need not be unique: two sources may number their rows alike. `tag`: 64 bits that
+        `match` gives back."""
+        entry = self._entry(id, text, tag)
+        if entry is None:
             return
-        for keys, key in ((self._same, _same_key(normal)), (self._reordered, _bag_key(normal))):
-            keys[key] = min(id, keys.get(key, id))
-        if len(normal) >= self._shortest:
-            bag = _bag(normal)
-            # The position is the key, because LSH keys must be unique.
-            self._index.insert(len(self._ids), self._sketch(bag), check_duplication=False)
-            self._ids.append(id)
-            self._bags.append(bag)
+        self._recent.append(entry)
+        if len(self._recent) >= _FLUSHED_ROWS:
+            self._flush()
 
     def find(self, text: str) -> tuple[str, float] | None:
         """(id, score) of the best match at or above the threshold; among equals the smallest id."""
-        normal = words(text)
-        if not normal:
+        match = self.match(text)
+        return None if match is None else (match.id, match.score)
+
+    def match(self, text: str) -> Match | None:
+        """`find`, with the tag of the row found."""
+        wanted = self._entry("", text, 0)
+        if wanted is None:
             return None
-        same = self._same.get(_same_key(normal))
-        if same is not None:
-            return same, 1.0
-        found = [(-score, id) for id, score in self._long_matches(normal)] if len(normal) >= self._shortest else []
-        reordered = self._reordered.get(_bag_key(normal))
-        if reordered is not None and self._threshold <= _REORDERED:
-            found.append((-_REORDERED, reordered))
-        if not found:
-            return None
-        score, id = min(found)
-        return id, -score
+        keys, _ = keys_of([wanted], self.bands)
+        found = [match for segment in self._segments for match in self._matches(segment.texts, *segment.lookup(keys), wanted)]
+        self._key_recent()
+        hits = [(place, number) for place, key in enumerate(keys.tolist()) for number in self._owners.get(key, ())]
+        if hits:
+            near = sorted({number for _, number in hits})
+            at = {number: position for position, number in enumerate(near)}
+            places, positions = np.array([(place, at[number]) for place, number in hits]).T
+            found += self._matches(texts_of([self._recent[number] for number in near]), places, positions, wanted)
+        return min(found, key=lambda match: match.rank, default=None)
 
-    def _long_matches(self, normal: Sequence[str]) -> list[tuple[str, float]]:
-        bag = _bag(normal)
-        wanted = set(bag)
-        matches = []
-        for position in self._index.query(self._sketch(bag)):
-            other = self._bags[position]
-            longer = max(len(bag), len(other))
-            changed = longer - len(wanted.intersection(other))
-            score = min(_REORDERED, round(1 - changed / max(_WEIGHT_FLOOR, longer), 6))
-            if longer >= LONG and score >= self._threshold:
-                matches.append((self._ids[position], score))
-        return matches
+    def segments(self) -> Sequence[Segment]:
+        """All rows, as segments; with a folder, those in it that are still needed."""
+        if self._recent:
+            self._flush()
+        return tuple(self._segments)
 
-    def _sketch(self, bag: Sequence[int]) -> MinHash:
-        sketch = self._blank.copy()
-        sketch.update_batch(bag)
-        return sketch
+    def _entry(self, id: str, text: str, tag: int) -> Entry | None:
+        """None for a text without words, which is like no other."""
+        normal, same, reordered = _keys(text)
+        return Entry(id, tag, same, reordered, _text_bag(text) if len(normal) >= self._shortest else None) if normal else None
+
+    def _matches(self, texts: Texts, places: NDArray[Any], owners: NDArray[Any], wanted: Entry) -> Iterator[Match]:
+        """The best matches among these hits, and all others that could be the best of the index."""
+        for number in texts.with_key("same", wanted.same, owners[places == SAME]):
+            yield Match(texts.id(number), 1.0, int(texts.facts["tag"][number]))
+        if self.threshold <= _REORDERED:
+            for number in texts.with_key("reordered", wanted.reordered, owners[places == REORDERED]):
+                yield Match(texts.id(number), _REORDERED, int(texts.facts["tag"][number]))
+        near = np.unique(owners[places >= FIRST_BAND])
+        for start in range(0, len(near), _JUDGED_AT_ONCE):
+            assert wanted.bag is not None, "only long texts have bands"
+            yield from self._long_matches(texts, near[start : start + _JUDGED_AT_ONCE], wanted.bag)
+
+    def _long_matches(self, texts: Texts, near: NDArray[Any], bag: array[int]) -> Iterator[Match]:
+        longer = np.maximum(texts.facts["length"][near].astype(np.int64), len(bag))
+        changed = longer - texts.common(bag, near)
+        scores = np.where(longer >= LONG, 1 - changed / np.maximum(_WEIGHT_FLOOR, longer), 0)
+        best = min(_REORDERED, scores.max())
+        for place in np.flatnonzero(scores >= max(best, self.threshold) - _MARGIN).tolist():
+            # Rounded as Python does, which numpy's rounding can miss by a digit.
+            score = min(_REORDERED, round(1 - int(changed[place]) / max(_WEIGHT_FLOOR, int(longer[place])), 6))
+            if score >= self.threshold:
+                yield Match(texts.id(near[place]), score, int(texts.facts["tag"][near[place]]))
+
+    def _key_recent(self) -> None:
+        """Make the rows added since findable."""
+        if self._keyed < len(self._recent):
+            keys, owners = keys_of(self._recent[self._keyed :], self.bands)
+            for key, owner in zip(keys.tolist(), owners.tolist(), strict=True):
+                self._owners.setdefault(key, []).append(owner + self._keyed)
+            self._keyed = len(self._recent)
+
+    def _flush(self) -> None:
+        self._segments.append(segment_of(self._recent, self.bands, self._new_folder()))
+        self._recent, self._owners, self._keyed = [], {}, 0
+        # Each at least twice as long as the next: few segments, and a row is moved as often as the rows double.
+        first, rows = len(self._segments) - 1, len(self._segments[-1])
+        while first > self._fixed and len(self._segments[first - 1]) < 2 * rows:
+            first -= 1
+            rows += len(self._segments[first])
+        small = self._segments[first:]
+        if len(small) > 1:
+            self._segments[first:] = [merged(small, self.bands, self._new_folder())]
+            for segment in small:
+                if segment.folder is not None and all(segment is not given for given in self._given):
+                    shutil.rmtree(segment.folder)
+
+    def _new_folder(self) -> Path | None:
+        return None if self._folder is None else self._folder / uuid.uuid4().hex
 
 
-def _itself(word: int) -> int:
-    return word
+@lru_cache(maxsize=2)
+def _keys(text: str) -> tuple[tuple[str, ...], bytes, bytes]:
+    """(words, key of the text, key of its words). A commit asks for the same text up to three times in a row."""
+    normal = words(text)
+    return normal, _same_key(normal), _bag_key(normal)
+
+
+@lru_cache(maxsize=2)
+def _text_bag(text: str) -> array[int]:
+    return _bag(_keys(text)[0])
 
 
 def _same_key(normal: Sequence[str]) -> bytes:
@@ -122,14 +215,3 @@ def _bag(normal: Sequence[str]) -> array[int]:
 def _most_changed(threshold: float) -> int:
     """Words that may differ in a text of `LONG` words."""
     return int((1 - threshold) * _WEIGHT_FLOOR + 1e-6)
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """(bands, rows) of the LSH: as selective as `_RECALL` allows at the least overlap that can reach the threshold."""
-    changed = min(_most_changed(threshold), LONG - 1)
-    jaccard = (LONG - changed) / (LONG + changed)
-    for rows in range(8, 1, -1):
-        bands = _PERMUTATIONS // rows
-        if 1 - (1 - jaccard**rows) ** bands >= _RECALL:
-            return bands, rows
-    return _PERMUTATIONS, 1

@@ -37,15 +37,13 @@ def with_replies(record: RunRecord) -> RunRecord:
     return record
 
 
-def checkpoint(record: RunRecord, student: str) -> str:
-    path = f"train/{student}/checkpoint_0/model.pt"
-    record.files.write_once(path, b"x" * 50_000)
-    return f"train/{student}"
+def checkpoint(record: RunRecord, training: str) -> None:
+    record.files.write_once(f"train/workers/{training}-update-000010/engine/model.pt", b"x" * 50_000)
 
 
 def test_of_a_finished_run_the_last_and_the_best_student_stay(tmp_path: Path) -> None:
     record = with_replies(Writer(tmp_path).write())
-    assert going(record) == ["students/000", "students/baseline"]
+    assert going(record) == ["index", "students/000", "students/baseline"]
     before, size = contents(tmp_path, *NEVER), size_on_disk(tmp_path)
     freed = remove(record, inventory(record))
     assert size - size_on_disk(tmp_path) == freed > 2 * 60_000
@@ -56,7 +54,7 @@ def test_of_a_finished_run_the_last_and_the_best_student_stay(tmp_path: Path) ->
 
 def test_a_first_student_that_was_better_stays_too(tmp_path: Path) -> None:
     record = Writer(tmp_path, right={"untrained": 2, "first": 16, "last": 15, "baseline": 12}).write()
-    assert going(record) == ["students/baseline"]
+    assert going(record) == ["index", "students/baseline"]
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:
@@ -66,24 +64,29 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path, *[path.name for path in tmp_path.iterdir()]) == before
 
 
-def test_of_an_unfinished_run_only_what_finished_trainings_left_goes(tmp_path: Path) -> None:
+def test_of_an_unfinished_run_checkpoints_and_students_stay(tmp_path: Path) -> None:
     record = Writer(tmp_path).write("second training")
-    finished = Path(record.stages[0]["result"]["path"]).name
     open_ = "002-0123456789ab"
-    checkpoint(record, finished), checkpoint(record, open_)
+    checkpoint(record, open_)
     record.files.write_once(f"students/{open_}/_student.json", b"{}")  # exported, but the driver died before the record
-    assert going(record) == ["train/000"]
+    assert going(record) == ["index"]
+
+
+def test_checkpoints_that_a_finished_run_left_go_and_the_logs_stay(tmp_path: Path) -> None:
+    record = Writer(tmp_path).write()
+    finished = Path(record.stages[0]["result"]["path"]).name
+    before = going(record)
+    checkpoint(record, finished)
+    assert going(record) == sorted([*before, "train/workers"])
     remove(record, inventory(record))
-    assert not (tmp_path / "train" / finished).exists()
+    assert not (tmp_path / "train" / "workers").exists()
     assert (tmp_path / "train" / f"{finished}.jsonl").exists()
-    assert (tmp_path / "train" / open_ / "checkpoint_0" / "model.pt").exists()
-    assert len(list((tmp_path / "students").iterdir())) == 3
 
 
 def test_a_round_that_no_record_names_goes_and_its_record_keeps_another(tmp_path: Path) -> None:
     record = Writer(tmp_path).write("first iteration")
     Stream(record.files, [solved("s-1")]).drain("rounds/round-001-dead-123456")
-    assert [item.path for item in inventory(record) if item.can_go] == ["rounds/round-001-dead-123456"]
+    assert [item.path for item in inventory(record) if item.can_go] == ["index", "rounds/round-001-dead-123456"]
 
 
 def test_an_exam_outside_the_report_goes_with_its_record(tmp_path: Path) -> None:
