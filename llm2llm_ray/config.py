@@ -102,11 +102,12 @@ class StudentConfig(Section):
     """Tokens of prompt plus completion; a longer training row is skipped and counted."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 on GPU, fp32 on CPU."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """auto: 0 for one worker in float32, which has nothing to share and pays for the flat copies; 2 for any other."""
     offload: Literal["none", "cpu"] = "none"
     workers: int = Field(default=1, ge=1)
     max_failures: int = Field(default=3, ge=0)
-    """Worker failures survived per training, each from the last checkpoint."""
+    """Worker failures survived, each from the last checkpoint; counted over the run, which may have so many for each training."""
     checkpoint_every_updates: int | None = Field(default=None, ge=1)
     """None: once per epoch."""
     start_from: Literal["base", "previous"] = "base"
@@ -232,8 +233,9 @@ class ClusterConfig(Section):
     labels: dict[Pool, dict[str, str]] = Field(default_factory=dict)
     """Node labels that training workers, student engines and teacher engines ask for; none: any node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    cpus_per_worker: float = Field(default=1, gt=0)
-    """Logical CPUs of a training worker."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """Logical CPUs that a training worker reserves for the whole run; None: 1 beside a GPU, 0.1 on CPU (as the engines: whoever
+    has work uses all cores)."""
     threads: int | None = Field(default=None, ge=1)
     """OpenMP threads of each training worker and engine on CPU; None: all cores of the node, divided by workers."""
     gpus_per_worker: float = Field(default=1, gt=0)

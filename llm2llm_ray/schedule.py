@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import ClusterConfig, Config
 
 TEACHER_SHOTS = 8
 """Worked examples before each test question when the teacher itself is examined."""
 LOGICAL_CPUS = 4
-"""At least, of a Ray that we start on a laptop: engines and data actors ask for tenths, a training worker for one."""
+"""At least, of a Ray that we start on a laptop: engines, data actors and training workers ask for tenths."""
+_TENTH = 0.1
+"""Logical CPUs of what computes on CPU: whoever has work uses all cores, so nobody reserves them; two runs fit on a laptop."""
 
 
 def num_iterations(config: Config) -> int:
@@ -30,3 +32,8 @@ def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
 
 def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates: int | None) -> int:
     return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
+
+
+def worker_cpus(cluster: ClusterConfig, *, on_gpu: bool) -> float:
+    """Logical CPUs that a training worker reserves."""
+    return cluster.cpus_per_worker or (1 if on_gpu else _TENTH)

@@ -87,7 +87,7 @@ def _places(config: Config, machine: Machine, device: str | None) -> Iterator[Fi
         yield mend(
             "what runs where",
             f"{_reserved(wanted, 'cpus'):g} logical CPUs would be reserved, and a Ray started here has {cpus}",
-            "--set student.workers=1 --set cluster.cpus_per_worker=1, or fewer replicas",
+            "--set student.workers=1 --set cluster.cpus_per_worker=0.1, or fewer replicas",
         )
     if device == "gpu" and not machine.gpus:
         yield mend("devices", "cluster.device is gpu, and nvidia-smi shows no GPU here", "--set cluster.device=cpu")

@@ -16,7 +16,7 @@ from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.rates import Rates, rates_for
 from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.schedule import num_iterations
+from llm2llm_ray.schedule import num_iterations, worker_cpus
 
 LOW = Shares(wrong=0.1, accepted=0.5, attempts=1.0)
 EXPECTED = Shares(wrong=0.3, accepted=0.8, attempts=1.2)
@@ -206,7 +206,7 @@ def resources(config: Config, device: str | None) -> list[Resource]:
             )
     found.append(
         Resource(
-            what="training worker", count=config.student.workers, cpus=cluster.cpus_per_worker,
+            what="training worker", count=config.student.workers, cpus=worker_cpus(cluster, on_gpu=on_gpu),
             gpus=cluster.gpus_per_worker if on_gpu else 0, where=_where(config, "train"),
         )
     )  # fmt: skip

@@ -23,6 +23,13 @@ def precision_of(student: StudentConfig, device: Device) -> Precision:
     return student.precision
 
 
+def zero_stage_of(student: StudentConfig, device: Device) -> int:
+    if student.zero_stage != "auto":
+        return student.zero_stage
+    alone = student.workers == 1 and student.offload == "none" and precision_of(student, device) == "fp32"
+    return 0 if alone else 2
+
+
 def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, micro: int) -> dict[str, Any]:
     """DeepSpeed's config for `micro` examples per pass and worker.
 
@@ -30,17 +37,18 @@ def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, mi
     usual number of passes; offloading allocates its accumulation buffers when it is above 1.
     """
     accumulation = max(2, -(-student.global_batch_size // (micro * workers)))
+    stage = zero_stage_of(student, device)
     zero: dict[str, Any] = {
-        "stage": student.zero_stage,
+        "stage": stage,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
         "overlap_comm": device == "gpu",
     }
-    if student.zero_stage == 3:
+    if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     if student.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device == "gpu"}
-        if student.zero_stage == 3:
+        if stage == 3:
             zero["offload_param"] = {"device": "cpu", "pin_memory": device == "gpu"}
     return {
         "train_micro_batch_size_per_gpu": micro,

@@ -1,4 +1,4 @@
-"""One training worker: the loop that Ray Train runs on every rank, around a DeepSpeed engine.
+"""One training worker: what Ray Train runs on every rank, training after training, each around a DeepSpeed engine of its own.
 
 Invariants: the weights after update n depend on the rows, the settings and n only, not on a restart in between (batches are
 a function of the seed, the random state is set anew for every update); every rank computes the same passes; rank 0 alone
@@ -22,8 +22,19 @@ from llm2llm_ray.runtime import batching
 from llm2llm_ray.runtime.deepspeed_config import Device
 from llm2llm_ray.runtime.export import export_student
 from llm2llm_ray.runtime.models import resolve_model
-from llm2llm_ray.runtime.tokens import Row, encode_rows
-from llm2llm_ray.runtime.training_engine import Progress, engine_report, prepare_process, restore, save, start_engine
+from llm2llm_ray.runtime.packed_attention import use_packing
+from llm2llm_ray.runtime.tokens import encode_rows
+from llm2llm_ray.runtime.training_engine import (
+    engine_report,
+    import_ahead,
+    prepare_process,
+    release_memory,
+    restore,
+    save,
+    start_engine,
+)
+from llm2llm_ray.runtime.training_place import remember_place
+from llm2llm_ray.runtime.update import Training, run_update
 from llm2llm_ray.runtime.weights import node_local
 from llm2llm_ray.schedule import total_updates, updates_per_epoch
 from llm2llm_ray.storage.files import Files
@@ -45,8 +56,8 @@ class TrainJob:
     student: StudentConfig
     task: Task
     device: Device
-    threads: int | None
-    """CPU threads of each worker; None: the node's cores divided by its workers."""
+    name: str
+    """Of this training in its run; no two share one. Example: "001-7d2680a4a75f"."""
     files: Files
     start: str
     """The model to start from: a config's name for it, or an exported student's folder or URI."""
@@ -69,33 +80,34 @@ class MicroBatchTooLarge(RuntimeError):
     """
 
 
-@dataclass(slots=True)
-class Training:
-    """The state of one worker between updates."""
+def finetune_worker(config: dict[str, Any]) -> None:
+    """Ray Train's train loop: training after training from the desk, until it closes. Rank 0 hands the metrics back.
 
-    student: StudentConfig
-    engine: Any
-    rows: list[Row]
-    pad_id: int
-    micro: int
-    rank: int
-    workers: int
-    device: torch.device
-    total: int
-    progress: Progress
+    `config`: `desk` (handle of a `TrainingDesk`), `files` (the run's), `device`, `threads` (of each worker on CPU; None: the
+    node's cores divided by its workers).
+    """
+    import ray
+    import ray.train
 
-    @property
-    def lengths(self) -> list[int]:
-        return [len(row.ids) for row in self.rows]
+    if ray.train.get_context().get_world_rank() == 0:
+        remember_place(config["files"])
+    device = prepare_process(config["device"], config["threads"])
+    import_ahead()
+    done = 0
+    while (given := ray.get(config["desk"].next_job.remote(done))) is not None:
+        done, job = given
+        metrics = _trained(job, device)
+        release_memory()
+        if ray.train.get_context().get_world_rank() == 0 or "user_error" in metrics:  # which only this rank may have met
+            ray.get(config["desk"].finish.remote(done, metrics))
 
 
-def finetune_worker(config: dict[str, TrainJob]) -> dict[str, Any]:
-    """Ray Train's train loop. Rank 0's return value: the training's metrics, or {"user_error": message}."""
-    job = config["job"]
+def _trained(job: TrainJob, device: torch.device) -> dict[str, Any]:
+    """The training's metrics, or {"user_error": message}."""
     log = TrainingLog(job.files, job.log)
     micro = log.micro_batch_size(min(job.student.micro_batch_size, job.student.global_batch_size))
     try:
-        return _finetune(job, log, micro)
+        return _finetune(job, log, micro, device)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not _out_of_memory(error):
             raise
@@ -109,11 +121,11 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
+def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) -> dict[str, Any]:
     import ray.train
     from transformers import AutoTokenizer
 
-    device, student, context = prepare_process(job.device, job.threads), job.student, ray.train.get_context()
+    student, context = job.student, ray.train.get_context()
     start = node_local(job.start, job.start_sha) if "://" in job.start else resolve_model(job.start)
     tokenizer = AutoTokenizer.from_pretrained(start)
     pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for text, answer in read_rows(job.files, job.parts)]
@@ -122,7 +134,9 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
         return {"user_error": f"none of the {len(pairs)} training rows fits into student.max_length={student.max_length} tokens"}
     workers = context.get_world_size()
     engine = start_engine(start, student, device=job.device, workers=workers, micro=micro)
+    padded_because = use_packing(engine, max(len(row.ids) for row in rows))
     training = Training(
+        name=job.name,
         student=student,
         engine=engine,
         rows=rows,
@@ -132,11 +146,18 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
         workers=workers,
         device=device,
         total=total_updates(len(rows), student.global_batch_size, student.epochs, job.updates or student.updates),
-        progress=restore(engine, student),
+        progress=restore(engine, student, job.name),
     )
     said, first, started = engine_report(engine), training.progress.update, time.time()
     if training.rank == 0:
-        log.write(event="start", update=first, total=training.total, micro_batch_size=micro, engine_report=said)
+        log.write(
+            event="start",
+            update=first,
+            total=training.total,
+            micro_batch_size=micro,
+            engine_report=said,
+            padded_because=padded_because,
+        )
     _train(training, log)
     done = training.progress
     metrics = {
@@ -152,6 +173,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int) -> dict[str, Any]:
         "start_seconds": round(started - job.submitted, 2),
         "resumed_from_update": first,
         "micro_batch_size": micro,
+        "padded_because": padded_because,
         "nodes": _nodes_of(workers),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "engine_report": said,
@@ -212,36 +234,10 @@ def _train(training: Training, log: TrainingLog) -> None:
                 update=done.update, total=training.total, loss=round(loss, 6), lr=rate, tokens=tokens, seconds=round(seconds, 4)
             )
         if done.update < training.total and _checkpoint_due(training, saved):
-            save(training.engine, done, student)
+            save(training.engine, done, student, training.name)
             saved = time.monotonic()
             if training.rank == 0:
                 log.write(event="checkpoint", update=done.update, seconds=round(saved - began - seconds, 2))
-
-
-def run_update(training: Training, batch: list[int], lengths: list[int]) -> tuple[float, int, int]:
-    """One optimizer update; returns the mean loss over its completion tokens, its tokens, and its tokens with padding.
-
-    DeepSpeed averages gradients over the ranks. A pass's loss sum times the number of ranks, over the completion tokens of
-    the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut.
-    """
-    engine = training.engine
-    passes = batching.split(batch, lengths, workers=training.workers, micro=training.micro)
-    n_tokens = sum(training.rows[row].n_completion for row in batch)
-    total, padded = torch.zeros((), device=training.device), 0
-    for number, groups in enumerate(passes):
-        engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-        part = batching.collate([training.rows[i] for i in groups[training.rank]], training.pad_id).to(training.device)
-        columns = batching.scored_positions(part.labels)
-        logits = engine(
-            input_ids=part.input_ids, attention_mask=part.attention_mask, use_cache=False, logits_to_keep=columns
-        ).logits
-        loss = batching.loss_sum(logits, part.labels[:, columns])
-        engine.backward(loss * training.workers / n_tokens, scale_wrt_gas=False)
-        total += loss.detach()
-        padded += sum(max(lengths[i] for i in group) * len(group) for group in groups if group)
-    engine.step()
-    torch.distributed.all_reduce(total)
-    return float(total) / n_tokens, sum(lengths[row] for row in batch), padded
 
 
 def _checkpoint_due(training: Training, saved: float) -> bool:

@@ -1,13 +1,12 @@
 """The Trainer port on Ray Train: one dataset version and one start model in, one student folder out.
 
 Invariants: a training is named by the key of what changes its result, so a finished one is never repeated, a broken one goes
-on from its last checkpoint, and no two different ones share a name (Ray Train would resume the other's weights). What happens
-inside a worker is `finetune_worker`'s business.
+on from its last checkpoint, and no two different ones share a name (one would resume the other's weights). Who trains is
+`training_workers`' business, and what happens inside a worker `finetune_worker`'s.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,18 +14,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import ray
-import ray.train
-from pyarrow import fs
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.runtime.deepspeed_config import Device, precision_of
+from llm2llm_ray.runtime.deepspeed_config import Device, precision_of, zero_stage_of
+from llm2llm_ray.runtime.devices import device_of
 from llm2llm_ray.runtime.export import exported
-from llm2llm_ray.runtime.finetune_worker import TrainJob, finetune_worker
+from llm2llm_ray.runtime.finetune_worker import TrainJob
 from llm2llm_ray.runtime.models import model_sha, resolve_model
+from llm2llm_ray.runtime.training_workers import TrainingWorkers
 from llm2llm_ray.runtime.weights import node_local
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
@@ -35,20 +30,11 @@ from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion, Student
 
 STAGE = "train"
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 """Raised by hand when the code comes to train other weights from the same inputs."""
 WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkpoint_every_updates", "start_from"}
 """Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there
 as the sha of the weights started from. Workers, ZeRO stage and precision stay in: they change the arithmetic."""
-CONTROLLER_FAILURES = 3
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
-"""glibc gives freed gradients back to the kernel and takes them again at every update: half of an update's time here went
-into page faults. Kept instead, on CPU only."""
 SECONDS_BETWEEN_POLLS = 0.5
 
 
@@ -71,6 +57,16 @@ class RayTrainer:
         self._stages = stages
         self._events = Events(self._files)
         self._progress = progress
+        self._device: Device = device_of(config.cluster)
+        self._workers = TrainingWorkers(config, self._files, self._device)
+
+    def open(self) -> None:
+        """Start the workers ahead of the first training; without it that one does."""
+        self._workers.open()
+
+    def close(self) -> None:
+        """No more trainings in this run."""
+        self._workers.close()
 
     def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
@@ -101,7 +97,6 @@ class RayTrainer:
                 STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
             )
             self._events.add("stage_finished", **told)
-        self._forget_checkpoints(name)
         result = record["result"]
         return Student(
             path=self._files.absolute(result["path"]),
@@ -113,7 +108,7 @@ class RayTrainer:
     def _inputs(self, dataset: DatasetVersion, start_sha: str, updates: int | None) -> dict[str, Any]:
         student = self._config.student
         settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-        settings["precision"] = precision_of(student, self._device())
+        settings |= {"precision": precision_of(student, self._device), "zero_stage": zero_stage_of(student, self._device)}
         if student.method == "full":
             del settings["lora"]
         if updates or student.updates:
@@ -121,18 +116,12 @@ class RayTrainer:
             del settings["epochs"]
         return {"dataset": dataset.id, "start": start_sha, "student": settings, "task": dict(self._task.describe())}
 
-    def _device(self) -> Device:
-        device = self._config.cluster.device
-        if device == "auto":
-            return "gpu" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
-        return device
-
     def _job(self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None) -> TrainJob:
         return TrainJob(
             student=self._config.student,
             task=self._task,
-            device=self._device(),
-            threads=self._config.cluster.threads,
+            device=self._device,
+            name=name,
             files=self._files,
             start=start,
             start_sha=start_sha,
@@ -144,55 +133,11 @@ class RayTrainer:
         )
 
     def _train(self, job: TrainJob, name: str) -> dict[str, Any]:
-        # Read by Train's controller, which takes RAY_TRAIN_* from its caller; the default of 60 s includes a node's start.
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._config.cluster.worker_start_timeout_s)
-        trainer = TorchTrainer(
-            finetune_worker,
-            train_loop_config={"job": replace(job, submitted=time.time())},
-            torch_config=TorchConfig(backend="nccl" if job.device == "gpu" else "gloo"),
-            scaling_config=self._scaling(job.device),
-            run_config=self._run_config(job, name),
-        )
         with self._watched(TrainingLog(self._files, job.log)):
-            result = trainer.fit()
-        metrics = dict(result.return_value)
+            metrics = self._workers.train(replace(job, submitted=time.time()))
         if "user_error" in metrics:
             raise UserError(f"training {name}: {metrics['user_error']}")
         return metrics
-
-    def _scaling(self, device: Device) -> ScalingConfig:
-        cluster = self._config.cluster
-        resources = {"CPU": cluster.cpus_per_worker}
-        if device == "gpu":
-            resources["GPU"] = cluster.gpus_per_worker
-        return ScalingConfig(
-            num_workers=self._config.student.workers,
-            use_gpu=device == "gpu",
-            resources_per_worker=resources,
-            label_selector=cluster.labels.get("train"),
-        )
-
-    def _run_config(self, job: TrainJob, name: str) -> RunConfig:
-        student = self._config.student
-        env = {"TOKENIZERS_PARALLELISM": "false", "LLM2LLM_RUN": self._files.root}
-        if job.device == "cpu":
-            env["DS_ACCELERATOR"] = "cpu"
-            # Threads that sleep at a barrier, not spin: with one busy neighbour on 2 cores an update takes half the time.
-            env["OMP_WAIT_POLICY"] = "PASSIVE"
-            env |= KEEP_MEMORY
-            if job.threads:
-                env["OMP_NUM_THREADS"] = str(job.threads)
-        # A lowered micro-batch restarts the group once for each halving, which shall not use up what crashes may.
-        halvings = student.micro_batch_size.bit_length() - 1
-        return RunConfig(
-            name=name,
-            storage_path=self._files.absolute(STAGE),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(
-                max_failures=student.max_failures + halvings, controller_failure_limit=CONTROLLER_FAILURES
-            ),
-            worker_runtime_env={"env_vars": env},
-        )
 
     @contextmanager
     def _watched(self, log: TrainingLog) -> Iterator[None]:
@@ -219,9 +164,3 @@ class RayTrainer:
             over.set()
             thread.join()
             hand_on()
-
-    def _forget_checkpoints(self, name: str) -> None:
-        """Remove Ray Train's folder of a finished training: its checkpoints are larger than the student."""
-        filesystem, folder = fs.FileSystem.from_uri(self._files.absolute(f"{STAGE}/{name}"))
-        if filesystem.get_file_info(folder).type == fs.FileType.Directory:
-            filesystem.delete_dir(folder)

@@ -6,19 +6,26 @@ trained on, and how, is the worker's business.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import random
 import socket
+import sys
 import tempfile
 import warnings
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.deepspeed_config import Device, deepspeed_config, precision_of
+from llm2llm_ray.runtime.deepspeed_config import Device, deepspeed_config, precision_of, zero_stage_of
+
+_OF = "-update-"
+"""Between a training's name and its updates, in the name of a checkpoint's folder."""
 
 
 @dataclass(slots=True)
@@ -59,6 +66,27 @@ def prepare_process(device: Device, threads: int | None) -> torch.device:
     return torch.device("cpu")
 
 
+def import_ahead() -> None:
+    """What a training imports, before the first one is there: 10 s of a laptop's processor."""
+    import deepspeed
+    import peft
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    _ = deepspeed, peft, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # transformers imports on first use
+
+
+def release_memory() -> None:
+    """After a training: what the engine held is garbage with cycles, and torch and malloc keep what is free.
+
+    The workers wait for the next training beside two engines, which need the memory now.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def start_engine(start: str, student: StudentConfig, *, device: Device, workers: int, micro: int) -> Any:
     """The engine around the model in the folder `start`, with an adapter if `student` wants one."""
     import deepspeed
@@ -72,7 +100,7 @@ def start_engine(start: str, student: StudentConfig, *, device: Device, workers:
     torch.manual_seed(student.seed)
     config = deepspeed_config(student, device=device, workers=workers, micro=micro)
     # Held while the weights are read: from_pretrained looks for it, and no rank then ever has the whole model.
-    partitioned = HfDeepSpeedConfig(config) if student.zero_stage == 3 else None
+    partitioned = HfDeepSpeedConfig(config) if zero_stage_of(student, device) == 3 else None
     dtype = torch.bfloat16 if precision_of(student, device) == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(start, dtype=dtype)
     del partitioned
@@ -139,12 +167,15 @@ def _everyone() -> list[dict[str, Any]]:
     return found
 
 
-def save(engine: Any, progress: Progress, student: StudentConfig) -> None:
-    """Checkpoint on all ranks. `report` alone is not enough: a worker dying just after it would lose the checkpoint."""
+def save(engine: Any, progress: Progress, student: StudentConfig, training: str) -> None:
+    """Checkpoint of the training of this name, on all ranks.
+
+    `report` alone is not enough: a worker dying just after it would lose the checkpoint.
+    """
     import ray.train
     from ray.train import CheckpointConsistencyMode
 
-    name = f"update-{progress.update:06d}"
+    name = f"{progress.update:06d}"
     with tempfile.TemporaryDirectory(prefix="llm2llm-checkpoint-") as folder:
         engine.save_checkpoint(
             os.path.join(folder, "engine"),
@@ -153,16 +184,19 @@ def save(engine: Any, progress: Progress, student: StudentConfig) -> None:
             exclude_frozen_parameters=student.method == "lora",
         )
         checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"update": progress.update}, checkpoint=checkpoint, checkpoint_dir_name=name)
+        ray.train.report({"update": progress.update}, checkpoint=checkpoint, checkpoint_dir_name=f"{training}{_OF}{name}")
         ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=300)
 
 
-def restore(engine: Any, student: StudentConfig) -> Progress:
-    """Load the last committed checkpoint of this training, if there is one."""
+def restore(engine: Any, student: StudentConfig, training: str) -> Progress:
+    """Load the last committed checkpoint of the training of this name, if there is one.
+
+    Ray Train offers the group's last checkpoint, which may be of the training before.
+    """
     import ray.train
 
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+    if checkpoint is None or not Path(checkpoint.path).name.startswith(f"{training}{_OF}"):
         return Progress()
     with checkpoint.as_directory() as folder:
         _, state = engine.load_checkpoint(os.path.join(folder, "engine"), load_module_strict=student.method != "lora")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -85,6 +86,7 @@ def undisturbed(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.Temp
     first = run.version(rows(0, 21))
     second = run.version(rows(21, 30), first)
     students = [run.trainer.finetune(first, None), run.trainer.finetune(second, None)]
+    run.trainer.close()
     return {"run": run, "versions": [first, second], "students": students}
 
 
@@ -94,6 +96,8 @@ def test_two_workers_at_zero_3(undisturbed: dict[str, Any], tiny_model: str) -> 
     assert (said["zero_stage"], said["world_size"], said["backend"]) == (3, 2, "gloo")
     assert said["optimizer"] == "DeepSpeedZeroOptimizer_Stage3"
     assert len({worker["pid"] for worker in said["workers"]}) == 2
+    again = undisturbed["students"][1].metrics["engine_report"]["workers"]
+    assert again == said["workers"]  # the same processes took the second training
     assert (metrics["updates"], metrics["rows"], metrics["skipped_too_long"]) == (30, 21, 0)
     assert metrics["loss_last"] < metrics["loss_first"] / 2
     assert metrics["start_sha"] == model_sha(tiny_model)
@@ -147,6 +151,7 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_ba
     calm = undisturbed["students"]
     assert calm[1].metrics["start_sha"] == student.metrics["start_sha"] == model_sha(tiny_model)
     assert student.sha == calm[1].sha != calm[0].sha
+    run.trainer.close()
     assert not list(tmp_path.glob("train/*/"))  # checkpoints are gone
 
 
@@ -177,6 +182,7 @@ def test_running_out_of_memory_halves_the_micro_batch(ray_cluster: str, tiny_mod
     long = [Example(id=f"l-{n}", input=f"number {n}", output="my account " * 160 + str(n)) for n in range(32)]
     run = Run(tmp_path, tiny_model, limit, global_batch_size=32, micro_batch_size=32, updates=4, max_failures=0)
     student = run.trainer.finetune(run.version(long), None)
+    run.trainer.close()
     assert [line["micro_batch_size"] for line in run.said("start")] == [32, 16]
     assert student.metrics["micro_batch_size"] == 16
     assert student.metrics["updates"] == 4
@@ -189,10 +195,37 @@ def lengths(model: str, examples: list[Example]) -> list[int]:
     return [len(row.ids) for row in encode_rows(tokenizer, pairs, 10_000)[0]]
 
 
+def test_what_a_dead_driver_had_reserved_is_free_again(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
+    """Its controller and Ray Train's own cleaner die together, as under memory pressure; the run's next driver trains."""
+    import ray
+    from psutil import STATUS_ZOMBIE, Process
+    from ray.util import placement_group_table
+
+    def reserved() -> list[str]:
+        return [name for name, group in placement_group_table().items() if group["state"] == "CREATED"]
+
+    before = set(reserved())
+    dead = Run(tmp_path, tiny_model, workers=2, updates=1)
+    version = dead.version(rows(0, 8))
+    dead.trainer.finetune(version, None)
+    (left,) = set(reserved()) - before
+    ours = [process for process in Process().children(recursive=True) if process.status() != STATUS_ZOMBIE]
+    ends = [process for process in ours if re.search("PlacementGroupCleaner|TrainController", " ".join(process.cmdline()))]
+    assert any("TrainController" in " ".join(process.cmdline()) for process in ends)
+    for process in ends:
+        process.kill()
+    alive = Run(tmp_path, tiny_model, workers=2, updates=2)
+    assert alive.trainer.finetune(version, None).metrics["updates"] == 2
+    alive.trainer.close()
+    assert placement_group_table()[left]["state"] == "REMOVED"
+    assert set(reserved()) == before and ray.available_resources()["CPU"] == pytest.approx(4)
+
+
 def test_rows_that_do_not_fit_are_the_users_business(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
     run = Run(tmp_path, tiny_model, max_length=8)
     with pytest.raises(UserError, match=r"none of the 3 training rows fits into student.max_length=8 tokens"):
         run.trainer.finetune(run.version(rows(0, 3)), None)
+    run.trainer.close()
 
 
 @pytest.fixture(scope="module")

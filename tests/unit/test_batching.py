@@ -88,12 +88,37 @@ def test_an_update_is_cut_evenly_and_nothing_is_lost(lengths: list[int], workers
     assert flat == sorted(flat, reverse=True)  # the longest first: memory runs out at once or not at all
 
 
-def test_a_rank_without_rows_computes_a_dummy() -> None:
-    passes = batching.split([0], [5], workers=2, micro=4)
-    assert passes == [[[0], []]]
-    dummy = batching.collate([], pad_id=9)
-    assert dummy.tokens == 0
-    logits = torch.randn(1, 2, 20, requires_grad=True)
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=70), st.integers(1, 5), st.integers(1, 9))
+def test_packed_rows_are_dealt_evenly_and_nothing_is_lost(lengths: list[int], workers: int, micro: int) -> None:
+    passes = batching.deal(range(len(lengths)), lengths, workers=workers, micro=micro)
+    assert sorted(row for ranks in passes for rows in ranks for row in rows) == list(range(len(lengths)))
+    assert all(len(ranks) == workers for ranks in passes)
+    assert max(len(rows) for ranks in passes for rows in ranks) <= micro
+    assert len(passes) == -(-len(lengths) // (workers * micro))  # no pass more than needed
+    tokens = [sum(lengths[row] for row in rows) for ranks in passes for rows in ranks]
+    assert tokens == sorted(tokens, reverse=True)  # the heaviest first: memory runs out at once or not at all
+
+
+def test_ranks_get_as_many_tokens_as_each_other() -> None:
+    lengths = [61, 44, 40, 33, 30, 25, 24, 22, 21, 20, 19, 18, 17, 15, 12, 9]
+    for workers, micro in ((2, 8), (4, 4), (2, 4)):
+        tokens = [
+            sum(lengths[row] for row in rows)
+            for ranks in batching.deal(range(16), lengths, workers=workers, micro=micro)
+            for rows in ranks
+        ]
+        assert max(tokens) <= 1.1 * sum(lengths) / len(tokens)
+    padded = batching.split(range(16), lengths, workers=2, micro=8)
+    assert sum(lengths[row] for row in padded[0][0]) > 1.5 * sum(lengths[row] for row in padded[0][1])  # why it is not used
+
+
+@pytest.mark.parametrize("cut", [batching.split, batching.deal])
+@pytest.mark.parametrize("join", [batching.collate, batching.pack])
+def test_a_rank_without_rows_computes_a_dummy(cut: Any, join: Any) -> None:
+    assert cut([0], [5], workers=2, micro=4) == [[[0], []]]
+    dummy = join([], 9)
+    assert dummy.inputs["input_ids"].tolist() == [[9, 9]]
+    logits = torch.randn(1, len(dummy.inputs["logits_to_keep"]), 20, requires_grad=True)
     loss = batching.loss_sum(logits, dummy.labels)
     loss.backward()
     assert loss.item() == 0
@@ -103,25 +128,48 @@ def test_a_rank_without_rows_computes_a_dummy() -> None:
 def test_labels_stand_where_they_are_predicted_and_prompts_and_padding_have_none() -> None:
     batch = batching.collate([Row((1, 5, 6, 7, 2), 3), Row((1, 8, 2), 1)], pad_id=0)
     no = batching.IGNORED
-    assert batch.input_ids.tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-    assert batch.labels.tolist() == [[no, no, 7, 2, no], [8, 2, no, no, no]]
-    assert batch.tokens == 8
-    assert batching.scored_positions(batch.labels).tolist() == [0, 1, 2, 3]
+    found = {name: value.tolist() for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
+    assert found == {
+        "input_ids": [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]],
+        "attention_mask": [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]],
+        "logits_to_keep": [0, 1, 2, 3],
+    }
+    assert batch.labels.tolist() == [[no, no, 7, 2], [8, 2, no, no]]
 
 
+def test_packed_rows_lie_end_to_end_and_only_completions_are_scored() -> None:
+    batch = batching.pack([Row((1, 5, 6, 7, 2), 3), Row((1, 8, 2), 1)], pad_id=0)
+    found = {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in batch.inputs.items()}
+    assert found == {
+        "input_ids": [[1, 5, 6, 7, 2, 1, 8, 2]],
+        "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2]],
+        "cu_seq_lens_q": [0, 5, 8],
+        "cu_seq_lens_k": [0, 5, 8],
+        "max_length_q": 5,
+        "max_length_k": 5,
+        "logits_to_keep": [2, 3, 5, 6],
+    }
+    assert batch.labels.tolist() == [[7, 2, 8, 2]]
+
+
+@pytest.mark.parametrize(("cut", "join"), [(batching.split, batching.collate), (batching.deal, batching.pack)])
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9), st.integers(1, 3), st.integers(1, 4))
-def test_the_loss_of_an_update_does_not_depend_on_how_it_is_cut(shape: list[tuple[int, int]], workers: int, micro: int) -> None:
+@given(
+    shape=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9),
+    workers=st.integers(1, 3),
+    micro=st.integers(1, 4),
+)
+def test_the_loss_of_an_update_does_not_depend_on_how_it_is_cut(
+    cut: Any, join: Any, shape: list[tuple[int, int]], workers: int, micro: int
+) -> None:
     rows = [Row(tuple((3 * n + i) % 11 for i in range(a + b)), a) for n, (a, b) in enumerate(shape)]
     table = torch.linspace(-2, 2, 11 * 11).reshape(11, 11).sin()  # logits of the next token given this one
     lengths = [len(row.ids) for row in rows]
     total = torch.zeros(())
-    for ranks in batching.split(range(len(rows)), lengths, workers=workers, micro=micro):
+    for ranks in cut(range(len(rows)), lengths, workers=workers, micro=micro):
         for group in ranks:
-            batch = batching.collate([rows[i] for i in group], pad_id=0)
-            columns = batching.scored_positions(batch.labels)
-            total += batching.loss_sum(table[batch.input_ids][:, columns], batch.labels[:, columns])
+            batch = join([rows[i] for i in group], 0)
+            total += batching.loss_sum(table[batch.inputs["input_ids"]][:, batch.inputs["logits_to_keep"]], batch.labels)
     expected = -sum(table.log_softmax(-1)[row.ids[i - 1], row.ids[i]] for row in rows for i in range(row.n_prompt, len(row.ids)))
     assert total.item() == pytest.approx(float(expected), rel=1e-4)
 

@@ -1,0 +1,99 @@
+"""Packed updates on real DeepSpeed engines outside Ray, as rank `rank` of `world`; what they computed goes to `out`.
+
+python packing_cases.py <rank> <world> <port> <model> <out>
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from engine_cases import ROWS, first_moments, training
+from transformers import AutoModelForCausalLM
+
+from llm2llm_ray.runtime.packed_attention import use_packing
+from llm2llm_ray.runtime.update import Training, run_update
+
+LONGEST = max(len(row.ids) for row in ROWS)
+SETTINGS = {1: [(1, 0), (4, 0), (8, 0), (8, 2)], 2: [(4, 0), (1, 2), (4, 3)]}
+"""(micro-batch, ZeRO stage) by the number of workers."""
+
+
+def gradients(case: Training) -> dict[str, torch.Tensor]:
+    return {name: moment * 10 for name, moment in first_moments(case.engine).items()}  # Adam keeps a tenth of the first gradient
+
+
+def expected(model: str, numbers: list[int]) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradient and value of the mean completion-token loss: row by row, nothing padded or packed, no DeepSpeed."""
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    rows, total = [ROWS[number] for number in numbers], torch.zeros(())
+    for row in rows:
+        scores = plain(input_ids=torch.tensor([row.ids])).logits.log_softmax(-1)[0]
+        total = total - sum(scores[i - 1, row.ids[i]] for i in range(row.n_prompt, len(row.ids)))
+    loss = total / sum(row.n_completion for row in rows)
+    loss.backward()
+    return {name: p.grad for name, p in plain.named_parameters()}, float(loss.detach())
+
+
+def gradient_case(model: str, rank: int, world: int, micro: int, zero: int, numbers: list[int]) -> dict[str, object]:
+    """How far one packed update is from the truth, relative to the largest gradient of each matrix."""
+    case = training(model, rank, world, micro, zero_stage=zero)
+    why_padded = use_packing(case.engine, LONGEST)
+    loss, tokens, padded = run_update(case, numbers, case.lengths)
+    found = gradients(case)
+    truth, true_loss = expected(model, numbers)
+    off = max(float((found[name] - truth[name]).abs().max() / truth[name].abs().max()) for name in truth)
+    return {
+        "case": f"{world} workers, micro {micro}, zero {zero}, {len(numbers)} rows",
+        "why_padded": why_padded,
+        "tokens": tokens,
+        "padded": padded,
+        "loss_off": abs(loss - true_loss) / true_loss,
+        "gradient_off": off,
+    }
+
+
+def lora_case(model: str, rank: int, world: int, zero: int) -> dict[str, object]:
+    """How far the losses of five packed updates of an adapter are from those of padded ones."""
+    found = []
+    for packed in (True, False):
+        case = training(model, rank, world, 4, zero_stage=zero, method="lora", lora={"rank": 4, "alpha": 64})
+        why_padded = use_packing(case.engine, LONGEST) if packed else None
+        losses = [run_update(case, list(range(7)), case.lengths)[0] for _ in range(5)]
+        found.append((why_padded, losses))
+    (why_padded, packed_losses), (_, padded_losses) = found
+    off = max(abs(a - b) / b for a, b in zip(packed_losses, padded_losses, strict=True))
+    return {"case": f"lora, {world} workers, zero {zero}", "why_padded": why_padded, "loss_off": off}
+
+
+def main() -> None:
+    rank, world = int(sys.argv[1]), int(sys.argv[2])
+    model, out = sys.argv[4], Path(sys.argv[5])
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": sys.argv[3],
+    }
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    cases = [gradient_case(model, rank, world, micro, zero, list(range(7))) for micro, zero in SETTINGS[world]]
+    cases.append(gradient_case(model, rank, world, 4, 2, [3]))  # on two workers one has no row
+    cases.append(lora_case(model, rank, world, {1: 2, 2: 3}[world]))
+    if world == 1:
+        verdicts = {}
+        for folder in sorted((out / "models").iterdir()):
+            case = training(str(folder), rank, world, 4, zero_stage=0)
+            verdicts[folder.name] = (use_packing(case.engine, LONGEST), run_update(case, list(range(7)), case.lengths)[0])
+        (out / "verdicts.json").write_text(json.dumps(verdicts))
+    if rank == 0:
+        (out / f"cases-{world}.json").write_text(json.dumps(cases))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

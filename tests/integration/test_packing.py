@@ -1,0 +1,125 @@
+"""Packed rows compute what each row computes alone: attention, gradients on any number of workers, and who may be packed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    Lfm2Config,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from llm2llm_ray.runtime import batching, packed_attention
+from llm2llm_ray.runtime.tokens import Row
+
+pytestmark = pytest.mark.integration
+HERE = Path(__file__).parent
+SMALL: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED: dict[str, Any] = SMALL | {"intermediate_size": 96, "num_key_value_heads": 2}
+CONFIGS = {
+    "qwen2": Qwen2Config(**GROUPED),
+    "gpt2": GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, n_positions=128),
+    "mistral": MistralConfig(**GROUPED, sliding_window=64),
+    "mistral-short-window": MistralConfig(**GROUPED, sliding_window=12),
+    "bloom": BloomConfig(vocab_size=512, hidden_size=64, n_layer=2, n_head=4),
+    "lfm2": Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"]),  # its convolution runs over the boundaries
+    "mamba": MambaConfig(vocab_size=512, hidden_size=64, num_hidden_layers=2),
+}
+
+
+@pytest.fixture(scope="module")
+def computed(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What packing_cases.py computes on one and on two ranks, without Ray."""
+    out = tmp_path_factory.mktemp("packing")
+    for name, config in CONFIGS.items():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(out / "models" / name)
+    for world in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, str(HERE / "packing_cases.py")]
+        ranks = [
+            subprocess.Popen(
+                [*command, str(rank), str(world), str(port), tiny_model, str(out)],
+                env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        try:
+            texts = [rank.communicate(timeout=180)[0] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+        assert [rank.returncode for rank in ranks] == [0] * world, texts[0][-3000:]
+    return out
+
+
+def test_packed_gradients_are_those_of_the_rows_alone(computed: Path) -> None:
+    cases = [case for world in (1, 2) for case in json.loads((computed / f"cases-{world}.json").read_text())]
+    assert len(cases) == 11
+    for case in cases:
+        assert case["why_padded"] is None, case
+        assert case["loss_off"] < 1e-5 and case.get("gradient_off", 0) < 1e-5, case
+        assert case.get("tokens") == case.get("padded"), case
+
+
+def test_a_model_that_cannot_be_packed_is_found_out_and_trained_padded(computed: Path) -> None:
+    verdicts = json.loads((computed / "verdicts.json").read_text())
+    why = {name: reason for name, (reason, _) in verdicts.items()}
+    assert [name for name in why if why[name] is None] == ["gpt2", "mistral", "qwen2"]
+    assert why["mistral-short-window"] == "its sliding_window of 12 is shorter than a row of 19 tokens"
+    assert why["bloom"] == why["mamba"] == "it takes no position_ids"
+    assert why["lfm2"].startswith("its packed logits differ by")
+    assert all(0 < loss < 20 for _, loss in verdicts.values())  # each was trained, one way or the other
+
+
+@pytest.fixture
+def packed_model(tiny_model: str) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    packed_attention.install(model)
+    return model
+
+
+def test_a_student_does_not_carry_the_name_of_our_attention_away(packed_model: PreTrainedModel, tmp_path: Path) -> None:
+    packed_model.save_pretrained(tmp_path)
+    assert packed_attention.NAME not in (tmp_path / "config.json").read_text()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+
+
+@torch.no_grad()
+def test_a_row_does_not_see_its_neighbours(packed_model: PreTrainedModel) -> None:
+    rows = [Row(tuple(range(10, 22)), 2), Row(tuple(range(40, 47)), 3)]
+    other = [Row(tuple(range(110, 122)), 2), rows[1]]
+    one, two = (packed_model(**batching.pack(each, 0).inputs, use_cache=False).logits for each in (rows, other))
+    kept = rows[1].n_completion
+    assert torch.equal(one[:, -kept:], two[:, -kept:])
+    assert not torch.allclose(one[:, :-kept], two[:, :-kept], atol=1e-3)
+    # The same pass without boundaries: the neighbour shows, so the equality above says something.
+    ids = [batching.pack(each, 0).inputs["input_ids"] for each in (rows, other)]
+    one, two = (packed_model(input_ids=each, use_cache=False).logits[:, -kept:] for each in ids)
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_an_attention_with_a_mask_of_its_own_is_refused() -> None:
+    query = torch.zeros(1, 2, 5, 8)
+    bounds = torch.tensor([0, 2, 5])
+    with pytest.raises(ValueError, match="mask or a bias"):
+        packed_attention.packed_attention(torch.nn.Identity(), query, query, query, torch.ones(1, 1, 5, 5), cu_seq_lens_q=bounds)
