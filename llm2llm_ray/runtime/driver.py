@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -17,10 +17,11 @@ from ray.data import DataContext
 
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.runtime.engines import EngineSpec, identities, rest_engines, scale_engine, start_engines
+from llm2llm_ray.runtime.engines import rest_engines
 from llm2llm_ray.runtime.evidence import collect
 from llm2llm_ray.runtime.exams import Exams
 from llm2llm_ray.runtime.parts import Inputs, Parts
+from llm2llm_ray.runtime.run_engines import RunEngines
 from llm2llm_ray.runtime.run_metrics import RunMetrics
 from llm2llm_ray.runtime.student_training import RayTrainer
 from llm2llm_ray.runtime.tensorboard import Board
@@ -44,7 +45,7 @@ class Driver:
         self._board = Board(f"{self._files.root}/tensorboard" if inputs.config.run.tensorboard else None)
         self._stopping = threading.Event()
         self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
-        self._specs: list[EngineSpec] = []
+        self._engines: RunEngines | None = None
         self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def run(self) -> dict[str, Any]:
@@ -52,40 +53,46 @@ class Driver:
         quiet_data_context()
         parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
         config = self._inputs.config
-        self._stage("engines", 0)
-        started = time.time()
-        specs = parts.engine_specs()
-        start_engines(specs, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
-        engine_seconds = time.time() - started
-        self._specs = specs
-        replicas = [{"role": spec.role, **replica} for spec in specs for replica in identities(spec.app)]
-        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(engine_seconds, 1), replicas=replicas)
-        for spec in specs:
-            self._metrics.replicas(spec.role, spec.engine.replicas)
-        seeds = self._inputs.seeds
         trainer = RayTrainer(
             config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
             self._training_line,
         )  # fmt: skip
+        if not StageRecords(self._files).all():  # a run that goes on may have nothing left to train
+            trainer.open()  # its processes start while the engines do
+        self._stage("engines", 0)
+        self._engines = engines = RunEngines(
+            parts.engine_specs(), config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root, on_up=self._up
+        )
+        parts.ready = engines.ready
+        engines.start()
+        seeds = self._inputs.seeds
         iterations = list(self._iterations(parts, seeds, trainer))
         exams = self._exams(parts, seeds, trainer, iterations)
+        trainer.close()
         report = {
             "run": config.run.name,
-            "engine_seconds": engine_seconds,
+            "engine_seconds": engines.seconds,
             "iterations": [self._told(i) for i in iterations],
             "exams": exams,
-            "evidence": collect(self._files, specs),
+            "evidence": collect(self._files, engines.specs),
         }
         self._board.close()
         self._stage("done", iterations[-1].index)
         return report
+
+    def _up(self, seconds: float, replicas: list[dict[str, Any]]) -> None:
+        assert self._engines is not None
+        specs = self._engines.specs
+        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(seconds, 1), replicas=replicas)
+        for spec in specs:
+            self._metrics.replicas(spec.role, spec.engine.replicas)
 
     def _iterations(self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer) -> Iterator[Iteration]:
         config = self._inputs.config
         loop = llm2llm(
             trainer=_Announced(trainer, self._before_training),
             errors=parts.error_source(seeds),
-            augmenter=parts.augmenter(self._rows(seeds), seeds.id),
+            augmenter=parts.augmenter(self._store.rows(seeds), seeds.id),
             versions=self._versions(parts, seeds),
             iterations=num_iterations(config),
             continue_training=config.student.start_from == "previous",
@@ -110,7 +117,7 @@ class Driver:
         if not (self._inputs.config.evaluation.test and self._inputs.test):
             return None
         exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
-        found = exams.hold(iterations, seeds, self._rows(seeds))
+        found = exams.hold(iterations, seeds, self._store.rows(seeds))
         self._metrics.examined(found["accuracy"])
         self._board.exams(found["accuracy"], iterations[-1].index)
         return found
@@ -142,9 +149,6 @@ class Driver:
             self._stage,
         )
 
-    def _rows(self, version: DatasetVersion) -> list[Example]:
-        return list(self._store.rows(version))
-
     def _stage(self, stage: str, iteration: int) -> None:
         self._status = {"stage": stage, "iteration": iteration, "since": time.time(), "rows": {}}
         self._metrics.stage(stage, iteration)
@@ -152,7 +156,8 @@ class Driver:
     def _before_training(self, stage: str, iteration: int) -> None:
         self._stage(stage, iteration)
         if self._inputs.config.cluster.share_gpu and self._inputs.device == "gpu":
-            rest_engines(self._specs)
+            assert self._engines is not None
+            rest_engines(self._engines.specs)
 
     def _training_line(self, line: Any) -> None:
         if "loss" in line:  # a line per update; the log has others
@@ -176,17 +181,11 @@ class Driver:
         """Change the number of teacher replicas while the run goes on; with autoscaling, its lower bound."""
         if self._inputs.config.teacher.kind != "serve":
             raise UserError("this run serves no teacher (teacher.kind is not serve): there is nothing to scale")
-        spec = next((spec for spec in self._specs if spec.role == "teacher"), None)
-        if spec is None:
+        if self._engines is None:
             raise UserError("the engines of this run are not up yet; try again in a moment")
-        before, most = spec.engine.replicas, spec.engine.max_replicas
-        wanted = spec.engine.model_copy(update={"replicas": replicas, "max_replicas": most and max(most, replicas)})
-        config = self._inputs.config
-        scaled = replace(spec, engine=wanted)
-        scale_engine(scaled, config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root)
-        self._specs = [scaled if s.role == "teacher" else s for s in self._specs]
+        before, now = self._engines.scale("teacher", replicas)
         self._metrics.replicas("teacher", replicas)
-        self._events.add("teacher_scaled", before=before, replicas=replicas, now=identities(spec.app))
+        self._events.add("teacher_scaled", before=before, replicas=replicas, now=now)
         return {"before": before, "replicas": replicas}
 
     def stop(self) -> bool:

@@ -6,7 +6,7 @@ The baseline is the fair one: the seeds alone, from the base model, for as many 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,7 @@ class Exams:
         self._marks: dict[str, dict[str, bool]] = {}
         self._told: dict[str, dict[str, Any]] = {}
 
-    def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, shots: Sequence[Example]) -> dict[str, Any]:
+    def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, seed_rows: Iterable[Example]) -> dict[str, Any]:
         """Accuracies by who was examined, and the last student's difference to the baseline and to the first."""
         inputs, config = self._parts.inputs, self._parts.config
         assert inputs.test is not None
@@ -44,7 +44,7 @@ class Exams:
             baseline = self._trainer.finetune_baseline(seeds, int(last.metrics["updates"]))
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
-            self._examine("teacher", self._parts.teacher_exam(inputs.test, shots))
+            self._examine("teacher", self._parts.teacher_exam(inputs.test, seed_rows))
             unpaid = self._told["teacher"]["errors"].get(NO_BUDGET, 0)
             if unpaid:  # an accuracy over the rows that were paid for would be compared with those over all rows
                 del self._told["teacher"]
@@ -62,7 +62,8 @@ class Exams:
 
     def _examine(self, who: str, stream: RayGraded) -> None:
         record = self._versions.drained(stream, "exam", shown=f"exam ({who})")
-        marks = {row["id"]: bool(row["correct"]) for row in round_rows(self._parts.files, record["result"]["folder"])}
+        rows = round_rows(self._parts.files, record["result"]["folder"], ("id", "correct"))
+        marks = {row["id"]: bool(row["correct"]) for row in rows}
         self._marks[who] = marks
         self._told[who] = {
             **asdict(proportion(sum(marks.values()), len(marks))),

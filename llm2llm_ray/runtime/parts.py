@@ -5,12 +5,13 @@ The composition root's parts list: the only place that knows both what the loop 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import Any, Literal
 
 from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, EngineConfig
 from llm2llm_ray.runtime.ask import AskSpec, open_asker
 from llm2llm_ray.runtime.engines import EngineSpec, app_name, load_weights
 from llm2llm_ray.runtime.streams import RayAugmenter, RayErrorSource, RayGraded
@@ -49,6 +50,8 @@ class Parts:
     files: Files
     progress: Any
     """Handle of the driver actor, for row counts."""
+    ready: Callable[[], None] = lambda: None
+    """Returns when the engines answer; called before a stream is made, so that waiting is no part of a stage."""
     student_asker: Any = field(init=False)
     teacher_asker: Any = field(init=False)
 
@@ -85,6 +88,7 @@ class Parts:
 
     def graded(self, student: Student, rows: DatasetVersion) -> RayGraded:
         """`student` on these rows, greedily, through the resident engine."""
+        self.ready()
         config, iteration = self.config, student.iteration
         solve = AskSpec(
             name="student",
@@ -104,10 +108,11 @@ class Parts:
         weights = None if config.evaluation.recorded_answers else student.path
         return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
-    def teacher_exam(self, rows: DatasetVersion, shots: Sequence[Example]) -> RayGraded:
+    def teacher_exam(self, rows: DatasetVersion, seeds: Iterable[Example]) -> RayGraded:
         """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
+        self.ready()
         config = self.config
-        shots = sorted(shots, key=lambda e: e.id)[:TEACHER_SHOTS] if len(shots) > TEACHER_SHOTS else shots
+        shots = nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)
         solve = AskSpec(
             name="teacher",
             role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots),
@@ -129,7 +134,7 @@ class Parts:
         }  # fmt: skip
         return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
-    def augmenter(self, seeds: Sequence[Example], seeds_id: str) -> RayAugmenter:
+    def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
         config, settings = self.config, self.settings()
         peers = Peers(self.inputs.task, seeds)
 
@@ -169,12 +174,17 @@ class Parts:
 
     def _student_in_flight(self, rows: int) -> int:
         """On CPU an eighth of the rows, so that a small set still comes in waves and the teacher starts after the first."""
-        fitting = 256 if self.inputs.device == "gpu" else min(32, max(8, rows // 8))
+        engine = self.config.student.engine
+        fitting = self._enough(engine) if self.inputs.device == "gpu" else min(32 * engine.replicas, max(8, rows // 8))
         return self.config.evaluation.in_flight or fitting
 
     def _teacher_in_flight(self) -> int:
-        served_on_gpu = self.config.teacher.kind == "serve" and self.inputs.device == "gpu"
-        return self.config.teacher.in_flight or (256 if served_on_gpu else 64)
+        served = self.config.teacher.kind == "serve"
+        return self.config.teacher.in_flight or (self._enough(self.config.teacher.engine) if served else 64)
+
+    def _enough(self, engine: EngineConfig) -> int:
+        """Requests that keep all replicas busy."""
+        return max(256 if self.inputs.device == "gpu" else 64, engine.replicas * engine.max_num_seqs)
 
     def settings(self) -> Any:
         """One-shot asks for everything after the first student: the same number of requests, in one round."""

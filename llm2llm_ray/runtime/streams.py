@@ -24,6 +24,8 @@ from llm2llm_ray.types import DatasetVersion, Student
 
 ONE_TASK: dict[str, Any] = {"concurrency": 1, "ray_remote_args": {"num_cpus": 0.1}}
 """For reading and writing: each further task at once would start a worker process, seconds of a laptop's CPU, for kilobytes."""
+_ROWS_PER_FILE = 4096
+"""Written behind the last answer of as many rows: a task and a file for each block of four would cost more than the rows do."""
 ROW_COLUMNS = ["id", "input", "output", "origin", "seed_id"]
 
 
@@ -74,7 +76,7 @@ class RayGraded:
         ).repartition(target_num_rows_per_block=self.rows_per_block)
         for spec, after in zip(roles, [*roles[1:], None], strict=True):
             dataset = ask_stage(dataset, spec, self.rows_per_block, after and after.asker)
-        dataset.write_parquet(self.files.absolute(folder), **ONE_TASK)
+        dataset.write_parquet(self.files.absolute(folder), min_rows_per_file=_ROWS_PER_FILE, **ONE_TASK)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,8 @@ def _of_session(number: int, events: Sequence[Mapping[str, Any]], last: float) -
             case "driver_started":
                 yield phase(opened["stage"], time, opened, finished=False) if opened else phase(STARTING, time)
                 opened, doing = None, ENGINES
+            case "engines_up" if opened:  # they came up beside the first training
+                continue
             case "engines_up":
                 yield phase(ENGINES, time)
                 doing = BETWEEN

@@ -118,6 +118,19 @@ def test_a_lost_driver_is_a_broken_off_stage_and_engines_again(run: TimedRun) ->
     ]  # fmt: skip
 
 
+def test_engines_that_come_up_beside_the_first_training_take_only_the_time_that_is_waited_for_them(run: TimedRun) -> None:
+    run.event(0, "started")
+    run.event(5, "driver_started", restarted=False)
+    run.event(5, "stage_started", stage="train", iteration=0, key="a" * 64)
+    run.event(30, "engines_up", apps=[], seconds=25)
+    run.event(40, "stage_finished", stage="train", iteration=0, key="a" * 64)
+    run.event(41, "finished")
+    told = [(a.phase.name, a.phase.group, round(a.phase.seconds)) for a in timeline(run.record).activities]
+    assert told == [
+        ("starting", "around", 5), ("between stages", "iteration 0", 0), ("train", "iteration 0", 35), ("report", "around", 1),
+    ]  # fmt: skip
+
+
 def test_an_examination_after_the_end_is_a_session_of_its_own(run: TimedRun) -> None:
     whole(run)
     run.round(0, (10_000, 10_020), [Sent(10_005, 10_010)], name="exam", model="other")
