@@ -70,6 +70,7 @@ class Stream:
     iteration: int = 0
     about: str = "M0 on D0"
     after: Callable[[], None] = lambda: None
+    rows_per_file: int = 2
     folders: list[str] = field(default_factory=list)
 
     @property
@@ -78,5 +79,5 @@ class Stream:
 
     def drain(self, folder: str) -> None:
         self.folders.append(folder)
-        write_rows(self.files, folder, self.rows)
+        write_rows(self.files, folder, self.rows, self.rows_per_file)
         self.after()

@@ -242,8 +242,6 @@ DRIVER = """
 import signal, sys, time
 sys.path.insert(0, {repository!r})
 from llm2llm_ray.storage.lease import run_lease
-from llm2llm_ray.storage.files import Files
-from llm2llm_ray.storage.stages import Events
 {before}
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
@@ -252,6 +250,8 @@ with run_lease("runs/toy"):
     began = time.monotonic()
     while (not told or {deaf}) and time.monotonic() - began < {seconds}:
         time.sleep(0.02)
+    from llm2llm_ray.storage.files import Files  # most of these processes are killed before they need it
+    from llm2llm_ray.storage.stages import Events
     Events(Files("runs/toy")).add("stopping" if told else "finished")
 """
 

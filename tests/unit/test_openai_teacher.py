@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,9 @@ def serving(*steps: Step) -> Iterator[Service]:
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # The service here speaks plain HTTP; reading the world's authorities is most of what a client costs.
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
 
 
 def teacher_of(url: str, *, deadline_s: float = 30.0, **fields: Any) -> OpenAITeacher:
@@ -214,7 +218,7 @@ def test_retries_are_bounded_and_the_row_gets_an_error() -> None:
 def test_no_answer_within_the_timeout() -> None:
     with serving(lambda: time.sleep(1.0), answer()) as service:
         assert ask(service.url, timeout_s=0.5).text == "hello"
-    with serving(lambda: time.sleep(0.6)) as service:
+    with serving(lambda: time.sleep(0.3)) as service:
         assert ask(service.url, timeout_s=0.1, max_retries=1).error == ("unavailable: no answer within 0.1 s (tried 2 times)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from task_data import real_folder
 
+from llm2llm_ray.config import Config
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.machine import Gpu, Machine
 from llm2llm_ray.planning import plan as planning
@@ -26,7 +28,7 @@ from llm2llm_ray.planning.plan import Plan, plan
 from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.planning.rates import KNOWN, known
 from llm2llm_ray.planning.workload import Shares, rows_seen
-from llm2llm_ray.preflight import check
+from llm2llm_ray.preflight import Checked, check
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUNTIME = Path(__file__).parents[2] / "llm2llm_ray" / "runtime"
@@ -39,9 +41,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
-def planned(*overrides: str, **other: Any) -> Plan:
+@functools.cache
+def checked(*overrides: str) -> tuple[Config, Checked]:
+    """The demo and its rows, which nothing here changes."""
     config = load_config(JOBS / "demo.yaml", list(overrides))
-    return plan(config, check(config, JOBS), **({"rates": known} | other))
+    return config, check(config, JOBS)
+
+
+def planned(*overrides: str, **other: Any) -> Plan:
+    return plan(*checked(*overrides), **({"rates": known} | other))
 
 
 def shown(found: Plan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tempfile
@@ -75,13 +76,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 
 @pytest.fixture(scope="module")
-def page(finished: RunRecord) -> Page:
-    return Page(render(finished))
+def html(finished: RunRecord) -> str:
+    return render(finished)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Page]:
-    return lambda **shape: Page(render(write_run(tmp_path / "run", Shape(**shape))))
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
+    @functools.cache
+    def page_of(shape: Shape) -> Page:
+        return Page(render(write_run(tmp_path_factory.mktemp("made") / "run", shape)))
+
+    return lambda **shape: page_of(Shape(**shape))
 
 
 def test_the_answer_comes_first(finished: RunRecord, page: Page) -> None:
@@ -127,20 +137,19 @@ def test_the_reasons_add_up_to_what_the_iterations_rejected(finished: RunRecord,
     assert "cut off by teacher.max_tokens = 512" in told
 
 
-def test_the_page_asks_nobody_for_anything_and_lets_only_its_own_script_run(finished: RunRecord, page: Page) -> None:
+def test_the_page_asks_nobody_for_anything_and_lets_only_its_own_script_run(html: str, page: Page) -> None:
     assert [a for a in page.addresses if not a.startswith("data:")] == []
     assert page.handlers == []
     assert len(page.scripts) == 2
-    html = render(finished)
     assert "default-src 'none'" in html and "script-src 'sha256-" in html
     assert not re.search(r"url\(|@import|https?://", html)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_are_shown_and_do_nothing(finished: RunRecord, page: Page, text: str) -> None:
+def test_hostile_texts_are_shown_and_do_nothing(html: str, page: Page, text: str) -> None:
     texts = [field for row in (*page.data["mistakes"], *page.data["rows"]) for field in row if isinstance(field, str)]
     assert any(text in field for field in texts), "this run does not hold the text"
-    assert text not in render(finished) or not re.search("[<>&]", text)
+    assert text not in html or not re.search("[<>&]", text)
     assert "img" not in page.elements
 
 

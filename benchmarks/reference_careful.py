@@ -1,0 +1,167 @@
+"""The careful baseline of reference.py: LLM2LLM in one process, as a good engineer would write it with Hugging Face.
+
+Models are read once; the base weights stay in memory and are copied back before each training. Rows of an update are padded to
+the longest of them and need no mask; logits are computed where the loss is; AdamW is the fused one; gradients are scaled only
+when they must be. Only seeds are evaluated. The same rows make the same updates as in our run. How answers are computed:
+reference_generation.py. No Ray, no vLLM, no DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from reference_generation import Writer, load_model
+from reference_stages import (
+    OUTCOME,
+    Inputs,
+    Outcome,
+    Turn,
+    admitted,
+    arguments,
+    augmented,
+    candidates,
+    read_inputs,
+    solved,
+    wrong,
+)
+from safetensors.torch import save_model
+from transformers import AutoTokenizer
+
+from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.runtime.batching import global_batches, learning_rate
+from llm2llm_ray.runtime.models import resolve_model
+from llm2llm_ray.runtime.tokens import Row, encode_rows
+from llm2llm_ray.schedule import total_updates
+from llm2llm_ray.types import Example
+
+
+class Student:
+    """The model that is trained anew in each iteration."""
+
+    def __init__(self, model: Any, base: Sequence[torch.Tensor], tokenizer: Any, inputs: Inputs) -> None:
+        self.model, self._base, self._tokenizer, self._inputs = model, base, tokenizer, inputs
+
+    def finetune(self, dataset: Sequence[Example]) -> tuple[int, int]:
+        """From the base weights, on all rows; returns updates and tokens."""
+        settings, task = self._inputs.config.student, self._inputs.task
+        pairs = [(task.student_prompt(row.input), task.completion(row.output)) for row in dataset]
+        rows, _ = encode_rows(self._tokenizer, pairs, settings.max_length)
+        total = total_updates(len(rows), settings.global_batch_size, settings.epochs, settings.updates)
+        parameters = list(self.model.parameters())
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, list(self._base))
+        optimizer = adamw(parameters, settings)
+        tokens = 0
+        self.model.train()
+        batches = global_batches(len(rows), settings.global_batch_size, settings.seed)
+        for update, numbers in enumerate(itertools.islice(batches, total)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(
+                    update, total, peak=settings.learning_rate, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
+                )
+            batch = sorted((rows[number] for number in numbers), key=lambda row: len(row.ids))
+            scored = sum(row.n_completion for row in batch)
+            for start in range(0, len(batch), settings.micro_batch_size):
+                (self.loss(batch[start : start + settings.micro_batch_size]) / scored).backward()
+            clip(parameters, settings.gradient_clipping)
+            optimizer.step()
+            optimizer.zero_grad()
+            tokens += sum(len(row.ids) for row in batch)
+        self.model.eval()
+        return total, tokens
+
+    def loss(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Sum over the completion tokens. Padded on the right, where it reaches no token before it: no mask."""
+        width = max(len(row.ids) for row in rows)
+        ids = torch.tensor([row.ids + row.ids[-1:] * (width - len(row.ids)) for row in rows])
+        number, place = zip(*((i, at) for i, row in enumerate(rows) for at in range(row.n_prompt, len(row.ids))), strict=True)
+        which, where = torch.tensor(number), torch.tensor(place)
+        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[which, where - 1]
+        return torch.nn.functional.cross_entropy(self.model.lm_head(hidden), ids[which, where], reduction="sum")
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], settings: StudentConfig) -> torch.optim.Optimizer:
+    """Weight decay on matrices only."""
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def clip(parameters: Sequence[torch.nn.Parameter], limit: float) -> None:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if norm > limit:
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+
+
+def save(model: Any, folder: Path) -> None:
+    """As a model folder; `save_pretrained` would import deepspeed first, where it is installed."""
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+
+
+def loop(inputs: Inputs, outcome: Outcome, student: Student, answers: Writer, teacher: Writer) -> None:
+    """Algorithm 1."""
+    dataset, last = list(inputs.seeds), inputs.config.run.iterations - 1
+    with outcome.span("gates"):
+        gates = inputs.gates(dataset)  # each admitted row counts as one of the existing at once
+    for i in range(last + 1):
+        turn = Turn(index=i, rows=len(dataset))
+        outcome.turns.append(turn)
+        with outcome.span("train", i) as span:
+            turn.updates, span.tokens = student.finetune(dataset)
+            span.rows, span.updates = len(dataset), turn.updates
+        with outcome.span("evaluate", i) as span:
+            graded = solved(inputs, inputs.seeds, answers.answer)
+            span.rows, span.tokens = len(graded), sum(row["prompt_tokens"] + row["completion_tokens"] for row in graded)
+        turn.evaluated, turn.wrong = len(graded), sum(map(wrong, graded))
+        if i == last or not turn.wrong:
+            break
+        with outcome.span("augment", i) as span:
+            rows = augmented(inputs, graded, i, teacher.answer)
+            span.rows = turn.asked = sum(row["asked"] for row in rows)
+            span.tokens = sum(row["teacher_prompt_tokens"] + row["teacher_completion_tokens"] for row in rows)
+        with outcome.span("gates", i):
+            new = admitted(gates, candidates(rows))
+            dataset += new
+        turn.accepted = len(new)
+    outcome.last_rows = [row.input for row in dataset]
+
+
+def main() -> int:
+    given = arguments(__doc__ or "").parse_args()
+    outcome = Outcome()
+    inputs = read_inputs(given.config, given.overrides)
+    outcome.started(given.spawned)
+    config = inputs.config
+    with outcome.span("load"):
+        folder, teachers = resolve_model(config.student.model), resolve_model(config.teacher.model)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        teacher = load_model(teachers)
+        base = teacher if teachers == folder else load_model(folder)
+        trained = copy.deepcopy(base)
+    for parameter in [*base.parameters(), *teacher.parameters()]:
+        parameter.requires_grad_(False)
+    student = Student(trained, list(base.parameters()), tokenizer, inputs)
+    written = Writer(
+        teacher, tokenizer if teachers == folder else AutoTokenizer.from_pretrained(teachers), config.teacher.engine.max_model_len
+    )
+    loop(inputs, outcome, student, Writer(trained, tokenizer, config.student.engine.max_model_len), written)
+    with outcome.span("save"):
+        save(trained, given.folder / "student")
+        tokenizer.save_pretrained(given.folder / "student")
+    outcome.student = str(given.folder / "student")
+    outcome.write(given.folder / OUTCOME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The engine benchmarks run end to end on a tiny model: both sides answer the same requests, and the JSON says what was done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+REPOSITORY = Path(__file__).parents[2]
+PROMPTS = 64
+
+
+@pytest.mark.parametrize("name", ["evaluation", pytest.param("teacher", marks=pytest.mark.slow)])
+def test_the_small_mode_asks_both_sides_the_same_and_tells_its_ratio(name: str, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    line = [sys.executable, f"benchmarks/{name}.py", "--small", "--json", str(told)]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(told.read_text())
+    assert found["small"] and found["claims"][0]["met"]
+    ours, bare = found["raw"]["passes"]
+    assert (ours["side"], bare["side"]) == ("ours", "bare")
+    assert len(ours["answers"]) == len(bare["answers"]) == PROMPTS
+    prompts = [{name: answer[1] for name, answer in side["answers"].items()} for side in (ours, bare)]
+    assert prompts[0] == prompts[1]
+    if name == "evaluation":  # greedy: near ties may fall either way
+        assert sum(answer == bare["answers"][key] for key, answer in ours["answers"].items()) > 0.8 * PROMPTS
+    for side in (ours, bare):
+        worker = f"{side['side']}: engine worker (the model)"
+        assert side["cpu"].get(worker, 0) > 0, side["cpu"]

@@ -1,0 +1,33 @@
+"""benchmarks/reference.py: all three loops run, and do the same work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "reference.py"
+
+
+def test_all_three_loops_do_the_same_work(tmp_path: Path) -> None:
+    file = tmp_path / "reference.json"
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--small", "--json", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    laps = {lap["side"]: lap for lap in found["raw"]["laps"]}
+    assert set(laps) == {"ours", "careful", "official"} and found["small"] is True
+    for side, lap in laps.items():
+        first, last = lap["outcome"]["turns"]
+        assert first["rows"] == 8 and last["rows"] == 8 + first["accepted"], side
+        assert first["asked"] >= first["wrong"] > 0 == last["asked"], side
+        accounted = sum(span["seconds"] for span in lap["outcome"]["spans"])
+        assert (0.4 if side == "ours" else 0.8) * lap["seconds"] <= accounted <= 1.01 * lap["seconds"], side
+    answered = {side: [row[4] for row in found["tables"][1]["rows"] if row[0] == side] for side in laps}
+    assert answered["ours"] == answered["careful"] == [8, 8]
+    assert answered["official"] == [turn["rows"] for turn in laps["official"]["outcome"]["turns"]]
