@@ -32,7 +32,7 @@ check: $(SETUP) ## ruff and mypy
 	$(BIN)/mypy
 
 unit: $(SETUP) ## no Ray, seconds
-	$(BIN)/python -m pytest tests/unit -q -n auto
+	$(BIN)/python -m pytest tests/unit -q -n auto --dist loadfile
 
 integration: $(SETUP) ## the real stack on CPU, minutes
 	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow" --durations=12

@@ -15,7 +15,6 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.teacher.openai_client import OpenAITeacher
 from llm2llm_ray.teacher.scripted import ScriptedStudent, ScriptedTeacher
 
 
@@ -49,6 +48,8 @@ def _teacher(config: Config) -> None:
     if teacher.kind == "scripted":
         ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
     elif teacher.kind == "openai":
+        # The openai package takes a second to import, and every `llm2llm` command comes by here.
+        from llm2llm_ray.teacher.openai_client import OpenAITeacher
 
         async def probe() -> None:
             client = OpenAITeacher(teacher)
