@@ -26,12 +26,14 @@ class Ask:
         yield await self._asker.answer.remote(self._stream, self._spec, block)
 
 
-def ask_stage(dataset: ray.data.Dataset, spec: Any, rows_per_block: int, following: Any = None) -> ray.data.Dataset:
-    """Append one role (an `AskSpec`): `in_flight` requests open at once, in blocks of `rows_per_block` rows.
+def ask_stage(dataset: ray.data.Dataset, spec: Any, asking_per_block: int, following: Any = None) -> ray.data.Dataset:
+    """Append one role (an `AskSpec`): `in_flight` requests open at once, in blocks of which `asking_per_block` rows ask.
 
     It begins when the asker `following`, of the role after it, has begun.
     """
-    open_blocks = max(2, -(-spec.in_flight // rows_per_block))
+    # A block stays until its slowest row is answered and stored. Twice as many are held as would fill the open requests, so that
+    # a slot that falls free has a row waiting for it.
+    open_blocks = max(2, -(-2 * spec.in_flight // asking_per_block))
     return dataset.map_batches(
         Ask,
         fn_constructor_args=(spec.asker, spec.stream, [ray.put(spec)], following),

@@ -22,6 +22,8 @@ from llm2llm_ray.runtime.ask_stage import ask_stage
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Student
 
+ROWS_PER_BLOCK_ALONE = 16
+"""Where nobody waits for the wrong rows: a block costs Ray Data its processor time whatever its size."""
 ONE_TASK: dict[str, Any] = {"concurrency": 1, "ray_remote_args": {"num_cpus": 0.1}}
 """For reading and writing: each further task at once would start a worker process, seconds of a laptop's CPU, for kilobytes."""
 _ROWS_PER_FILE = 4096
@@ -67,15 +69,17 @@ class RayGraded:
         solve = self.solve if further else replace(self.solve, in_flight=self.in_flight_alone)
         with ThreadPoolExecutor(1) as beside:
             loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
-            self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)])
+            per_block = self.rows_per_block if further else max(self.rows_per_block, ROWS_PER_BLOCK_ALONE)
+            self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)], per_block)
             loaded.result()
 
-    def _write(self, folder: str, roles: Sequence[AskSpec]) -> None:
+    def _write(self, folder: str, roles: Sequence[AskSpec], rows_per_block: int) -> None:
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
-        ).repartition(target_num_rows_per_block=self.rows_per_block)
-        for spec, after in zip(roles, [*roles[1:], None], strict=True):
-            dataset = ask_stage(dataset, spec, self.rows_per_block, after and after.asker)
+        ).repartition(target_num_rows_per_block=rows_per_block)
+        for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
+            asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
+            dataset = ask_stage(dataset, spec, asking, after and after.asker)
         dataset.write_parquet(self.files.absolute(folder), min_rows_per_file=_ROWS_PER_FILE, **ONE_TASK)
 
 
