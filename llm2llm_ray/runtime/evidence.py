@@ -1,6 +1,7 @@
 """What ran, in the words of what ran: log lines of DeepSpeed and vLLM, counters of vLLM and Ray Serve, from their own sources.
 
-Nothing here is our label: lines are copied from the worker logs of this Ray session, series from Ray's metrics endpoints.
+Nothing here is our label: lines are copied from the logs of this run's workers, series from Ray's metrics endpoints. Others may
+use the same cluster: Serve's series say which workers are replicas of this run's applications, training logs which trained.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import ray
 
 from llm2llm_ray.runtime.engines import EngineSpec
 from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.training_log import TrainingLog
 
 _LINES = re.compile(
     r"ZeRO|zero_optimization|DeepSpeed info|Initializing a V1 LLM engine|Using executor class|Starting to load model"
@@ -26,6 +28,7 @@ _SERIES = re.compile(
     r"^ray_(vllm_(?:request_success|generation_tokens|prompt_tokens)_total|vllm_request_success"
     r"|serve_(?:num_router_requests|deployment_(?:request_counter|replica_starts))\w*|serve_replica_\w*processing_queries)"
 )
+_LABEL = re.compile(r'(application|WorkerId)="([^"]*)"')
 _SCRAPE_WAIT_S = 12.0  # Ray exports a worker's metrics every 10 s
 
 
@@ -34,21 +37,32 @@ def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
     apps = [spec.app for spec in specs]
     if apps:
         time.sleep(_SCRAPE_WAIT_S)
-    logs = list(_log_lines())
-    series = [line for line in _scrape() if _SERIES.match(line)]
+    found = [(line, dict(_LABEL.findall(line))) for line in _scrape() if _SERIES.match(line)]
+    replicas = {labels["WorkerId"] for _, labels in found if labels.get("application") in apps and "WorkerId" in labels}
+    series = [line for line, labels in found if labels.get("application", labels.get("WorkerId")) in {*apps, *replicas}]
+    logs = list(_log_lines(replicas | _trainers(files)))
     files.replace("evidence/logs.txt", "\n".join(logs).encode())
     files.replace("evidence/metrics.prom", "\n".join(series).encode())
     return {"logs": "evidence/logs.txt", "metrics": "evidence/metrics.prom", "log_lines": len(logs), "series": len(series)}
 
 
-def _log_lines() -> Iterator[str]:
+def _trainers(files: Files) -> set[str]:
+    """Worker ids of all that trained for this run, in this session or an earlier one."""
+    logs = [TrainingLog(files, path.removesuffix(".jsonl")) for path in files.list("train") if path.endswith(".jsonl")]
+    starts = [line for log in logs for line in log.read() if line.get("event") == "start"]
+    return {worker["worker"] for line in starts for worker in line["engine_report"]["workers"] if worker.get("worker")}
+
+
+def _log_lines(workers: Collection[str]) -> Iterator[str]:
+    """Of the log files that carry a worker's id in their names, on the node of the driver."""
     session = ray._private.worker.global_worker.node.get_session_dir_path()
-    for path in sorted(glob.glob(f"{session}/logs/**/*", recursive=True)):
-        if path.endswith((".log", ".err", ".out")) and "ray-data" not in path:
-            with open(path, errors="replace") as stream:
-                for line in stream:
-                    if _LINES.search(line):
-                        yield f"{path.removeprefix(session)}: {line.strip()[:400]}"
+    for worker in sorted(workers):
+        for path in sorted(glob.glob(f"{session}/logs/**/*{worker}*", recursive=True)):
+            if path.endswith((".log", ".err", ".out")):
+                with open(path, errors="replace") as stream:
+                    for line in stream:
+                        if _LINES.search(line):
+                            yield f"{path.removeprefix(session)}: {line.strip()[:400]}"
 
 
 def _scrape() -> Iterator[str]:

@@ -161,9 +161,12 @@ def engine_report(engine: Any) -> dict[str, Any]:
 
 
 def _everyone() -> list[dict[str, Any]]:
-    """Host and process of each rank."""
+    """Host, process and Ray's worker id (which names its log files) of each rank."""
+    import ray
+
+    worker = ray.get_runtime_context().get_worker_id() if ray.is_initialized() else None
     found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, {"host": socket.gethostname(), "pid": os.getpid()})
+    torch.distributed.all_gather_object(found, {"host": socket.gethostname(), "pid": os.getpid(), "worker": worker})
     return found
 
 

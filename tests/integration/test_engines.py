@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,7 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
 def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_model: str, tmp_path: Path) -> None:
     run = Run(tmp_path, tiny_model, method="lora", global_batch_size=8, micro_batch_size=8, updates=6, learning_rate=1e-2)
     student = run.trainer.finetune(run.version(rows_to_learn(0, 24)), None)
+    run.trainer.close()
     assert (Path(student.path) / "adapter").is_dir() and student.sha != model_sha(tiny_model)
     assert greedy_tokens(engines, student.path) == greedy_tokens_in_transformers(student.path)
     assert greedy_tokens(engines, student.path) != greedy_tokens(engines, tiny_model), "an adapter that changes nothing"
@@ -242,3 +244,6 @@ def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_pat
     assert "V1 LLM engine" in logs
     series = (tmp_path / "evidence" / "metrics.prom").read_text()
     assert "ray_vllm_" in series and f'application="{engines}"' in series
+    collect(Files(str(tmp_path / "other")), [replace(spec, app="llm2llm-other-student")])
+    for name in ("logs.txt", "metrics.prom"):  # what another run's engines said proves nothing about this one
+        assert (tmp_path / "other" / "evidence" / name).read_text() == ""

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_the_small_benchmark_says_packed_is_faster_and_computes_the_same(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     words = ["where", "when", "how", "which", "who", "what", "why", "is", "the", "a", "of", "in", "on", "at", "far", "long"]
-    texts = [" ".join(words[(n * k) % len(words)] for k in range(3, 5 + n * n % 14)) for n in range(600)]
+    texts = [" ".join(words[(n * k) % len(words)] for k in range(3, 5 + n * n % 14)) for n in range(1200)]
     data.write_text("".join(json.dumps({"text": text, "label": "NUM"}) + "\n" for text in texts))
     command = [sys.executable, "benchmarks/training.py", "--small", "--data", str(data), "--json", str(tmp_path / "result.json")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=dict(os.environ), check=False)
