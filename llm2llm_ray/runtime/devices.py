@@ -31,6 +31,8 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # engine processes die with their replica
     # A worker process costs seconds of a laptop's CPU to start: keep those of one stage for the next.
     os.environ.setdefault("RAY_num_workers_soft_limit", "8")
+    # Ray's agent looks at every process of the node each 5 s, for a dashboard that is not there.
+    os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "30000")
     ray.init(
         address="local",
         num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),

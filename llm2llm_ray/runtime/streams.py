@@ -77,6 +77,8 @@ class RayGraded:
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
         ).repartition(target_num_rows_per_block=rows_per_block)
+        # It has no argument for this (Ray 2.60), and would ask for a whole CPU: on a laptop's cluster two runs leave none.
+        dataset._logical_plan.dag.ray_remote_args["num_cpus"] = ONE_TASK["ray_remote_args"]["num_cpus"]
         for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
             asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
             dataset = ask_stage(dataset, spec, asking, after and after.asker)
