@@ -149,15 +149,9 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device)
         progress=restore(engine, student, job.name),
     )
     said, first, started = engine_report(engine), training.progress.update, time.time()
+    about = {"micro_batch_size": micro, "padded_because": padded_because, "engine_report": said}
     if training.rank == 0:
-        log.write(
-            event="start",
-            update=first,
-            total=training.total,
-            micro_batch_size=micro,
-            engine_report=said,
-            padded_because=padded_because,
-        )
+        log.write(event="start", update=first, total=training.total, **about)
     _train(training, log)
     done = training.progress
     metrics = {
@@ -172,11 +166,9 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device)
         "seconds": round(done.seconds, 2),
         "start_seconds": round(started - job.submitted, 2),
         "resumed_from_update": first,
-        "micro_batch_size": micro,
-        "padded_because": padded_because,
         "nodes": _nodes_of(workers),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "engine_report": said,
+        **about,
     }
     began = time.monotonic()
     export_student(engine, tokenizer, metrics, start=start, student=student, files=job.files, target=job.export)
