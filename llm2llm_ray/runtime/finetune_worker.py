@@ -149,7 +149,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device)
         progress=restore(engine, student, job.name),
     )
     said, first, started = engine_report(engine), training.progress.update, time.time()
-    about = {"micro_batch_size": micro, "padded_because": padded_because, "engine_report": said}
+    about: dict[str, Any] = {"micro_batch_size": micro, "padded_because": padded_because, "engine_report": said}
     if training.rank == 0:
         log.write(event="start", update=first, total=training.total, **about)
     _train(training, log)
