@@ -15,7 +15,6 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from llm2llm_ray.config import ClusterConfig, EngineConfig
-from llm2llm_ray.runtime import quiet_wait
 
 RUN_MARK = "LLM2LLM_RUN"
 """Environment variable that marks every process of a run; `leftovers` recognises what a dead run left behind by it."""
@@ -133,7 +132,6 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
         # torch cannot do on CPU, and the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
         kwargs |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(2048, engine.max_model_len)}
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        env |= {quiet_wait.ENV: "1"}
         bundle = {"CPU": 0.1}
     else:
         kwargs |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_sleep_mode": cluster.share_gpu}
