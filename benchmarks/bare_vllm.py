@@ -1,7 +1,7 @@
 """The baseline of evaluation.py and teacher.py: vLLM's AsyncLLM alone, in a process of its own, asked for token ids.
 
 `engine_arguments` is the one place where its arguments and environment come from, and it takes them from what our engines get.
-Where AsyncLLM can do better than ours it does: uvloop, no statistics, vLLM's own choice of executor, parameters built before the
+Where AsyncLLM can do better than ours it does: uvloop, no statistics, parameters built before the
 clock starts, as many requests submitted at once as it is told. The process holds no Ray, and sleeps while it is asked nothing.
 """
 
@@ -35,11 +35,15 @@ class EngineArguments:
 
 def engine_arguments(spec: EngineSpec, cluster: ClusterConfig, *, device: str) -> EngineArguments:
     """What `ray.serve.llm` hands to AsyncEngineArgs for this engine, and the environment it sets. Imports vLLM."""
+    from llm2llm_ray.runtime.cpu_engine import EXECUTOR
     from llm2llm_ray.runtime.engines import RUN_MARK, llm_config
 
     config = llm_config(spec, cluster, device=device, run_folder="")
     kwargs = dict(config.get_engine_config().get_initialization_kwargs())
-    del kwargs["distributed_executor_backend"]  # Ray's on GPU: vLLM's own is never slower
+    if device == "cpu" and spec.engine.tensor_parallel == 1:
+        kwargs["distributed_executor_backend"] = EXECUTOR  # as ours has it (cpu_engine.py)
+    else:
+        del kwargs["distributed_executor_backend"]  # Ray's on GPU: vLLM's own is never slower
     env = dict(config.runtime_env["env_vars"])
     del env[RUN_MARK]  # it is no process of a run
     return EngineArguments(kwargs=kwargs | {"disable_log_stats": True}, env=env)

@@ -132,6 +132,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
         # torch cannot do on CPU, and the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
         kwargs |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(2048, engine.max_model_len)}
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        env |= {"RAYLLM_VLLM_ENGINE_CLS": "llm2llm_ray.runtime.cpu_engine.CpuEngine"}
         bundle = {"CPU": 0.1}
     else:
         kwargs |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_sleep_mode": cluster.share_gpu}
