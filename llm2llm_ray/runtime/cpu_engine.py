@@ -2,7 +2,7 @@
 
 vLLM 0.29 takes its multi-process executor on CPU "as it is not possible to set the OMP environment correctly" in one process
 (vllm/platforms/cpu.py); ours is set before any process starts, and threads are not bound to cores. Without the second process an
-engine is up sooner (45 s and 26 s, bare, on 2 cores), holds one import of vLLM less in memory, and nobody spins on a queue between
+engine is up sooner (45 s and 26 s, bare, on 2 cores), holds one import of vLLM less, and nobody spins on a queue between
 the two. `ray.serve.llm` writes its own choice over `engine_kwargs`, hence a class of its own, named by RAYLLM_VLLM_ENGINE_CLS.
 """
 
