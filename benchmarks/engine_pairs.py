@@ -18,9 +18,9 @@ from typing import Any, Literal
 import psutil
 import ray
 from bare_vllm import BareVLLM
-from cpu_seconds import CpuSeconds
 from environment import REPOSITORY, stolen_seconds
 from our_engine import Ours, request_name
+from process_use import ProcessUse
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.preflight import Checked, check
@@ -112,9 +112,10 @@ class Pairs:
 
     def run(self, pairs: int, tell: Callable[[Pass], None]) -> list[tuple[Pass, Pass]]:
         found = []
-        with CpuSeconds(self._group) as cpu:
+        with ProcessUse(self._group) as processes:
             for _ in range(pairs):
-                ours, bare = self._ours_pass(cpu), self._bare_pass(self._asks(self._inputs(self._checked))[1], cpu)
+                ours = self._ours_pass(processes)
+                bare = self._bare_pass(self._asks(self._inputs(self._checked))[1], processes)
                 _same_requests(ours, bare)
                 tell(ours)
                 tell(bare)
@@ -135,7 +136,7 @@ class Pairs:
         found: tuple[str, list[dict[str, Any]]] = ray.get(self._ours.asks.remote(inputs))
         return found
 
-    def _ours_pass(self, cpu: CpuSeconds) -> Pass:
+    def _ours_pass(self, processes: ProcessUse) -> Pass:
         inputs = self._inputs(self._checked)
         folder, questions = self._asks(inputs)
         stolen = stolen_seconds()
@@ -160,20 +161,21 @@ class Pairs:
             "stored_s": max(record["time"] for record in records) - first,
             "mean_in_flight": sum(took for _, took in sent) / (last - first),
         }
-        return Pass(side="ours", first=first, last=last, answers=answers, cpu=cpu.between(first, last), stolen=stolen, more=more)
+        used = processes.cpu_s_between(first, last)
+        return Pass(side="ours", first=first, last=last, answers=answers, cpu=used, stolen=stolen, more=more)
 
-    def _bare_pass(self, questions: Sequence[Mapping[str, Any]], cpu: CpuSeconds | None) -> Pass:
+    def _bare_pass(self, questions: Sequence[Mapping[str, Any]], processes: ProcessUse | None) -> Pass:
         stolen = stolen_seconds()
         found = self._bare.answer(questions, self._bare_in_flight)
         stolen = _since(stolen)
         time.sleep(1.5)
-        used = {} if cpu is None else cpu.between(found["first"], found["last"])
+        used = {} if processes is None else processes.cpu_s_between(found["first"], found["last"])
         return Pass(side="bare", **found, cpu=used, stolen=stolen, more={})
 
-    def _group(self, title: str, line: frozenset[int]) -> str:
+    def _group(self, command: Sequence[str], line: frozenset[int]) -> str:
         if self._bare.pid not in line and len(line) == 1:
             return "the benchmark itself"
-        side = "bare" if self._bare.pid in line else "ours"
+        side, title = "bare" if self._bare.pid in line else "ours", " ".join(command)
         name = next((name for pattern, name in _GROUPS if re.search(pattern, title)), "client" if side == "bare" else "others")
         return f"{side}: {name}"
 

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import ray
 from measurement import Claim, Measurement, Rows
-from process_memory import Processes
+from process_use import ProcessUse
 from ray import serve
 from service_run import ServiceRun, start_ray
 from service_time import ServiceTime, serve_engine
@@ -58,7 +58,7 @@ def evaluate(run: ServiceRun, parts: Parts, sha: str) -> Flow:
     parts.inputs = run.inputs
     folder = f"rounds/{sha}"
     started = time.time()
-    with Processes() as processes:
+    with ProcessUse() as processes:
         parts.graded(run.student(sha), run.seeds).drain(folder)
     took = time.time() - started
     table = pq.read_table(run.files.absolute(folder), columns=["solved_from", "solved_until", "correct", "error"])
@@ -164,7 +164,7 @@ def measure_calls(given: argparse.Namespace, folder: Path) -> tuple[list[Claim],
     raw, table = [], []
     for block in (0, 1, 16, 64):
         many = given.calls if block <= 1 else max(4, given.calls // block * 4)
-        with Processes() as processes:
+        with ProcessUse() as processes:
             started = time.time()
             asyncio.run(_calls(app, many, block))
             took = time.time() - started
@@ -219,7 +219,7 @@ def measure_rows(given: argparse.Namespace, folder: Path) -> tuple[list[Claim], 
     inputs = run.inputs
     seeded = time.time() - started
     run.serve(service, replace(service, service_s=2.0))
-    with Processes() as processes:
+    with ProcessUse() as processes:
         started = time.time()
         driver: Any = ray.remote(ServiceDriver).options(num_cpus=0, max_concurrency=8).remote(inputs)
         told = ray.get(driver.run.remote())

@@ -1,15 +1,11 @@
-"""Runs real DeepSpeed engines outside Ray, as rank `rank` of `world`, and leaves what they computed in `out`.
-
-python engine_cases.py <rank> <world> <port> <model> <out>
-"""
+"""Runs real DeepSpeed engines as one of the ranks of ranks.py, and leaves what they computed in `out`."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
+from ranks import join
 
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.export import export_student
@@ -81,17 +77,8 @@ def lora_case(model: str, rank: int, world: int, zero: int, out: Path) -> None:
 
 
 def main() -> None:
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    model, out = sys.argv[4], Path(sys.argv[5])
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": sys.argv[3],
-    }
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    joined = join()
+    rank, world, model, out = joined.rank, joined.world, joined.model, joined.out
     cases = {1: [(1, 0), (4, 0), (4, 2), (8, 1)], 2: [(1, 0), (4, 2), (1, 3), (4, 3)]}[world]
     for micro, zero in cases:
         gradient_case(model, rank, world, micro, zero, out)

@@ -1,17 +1,12 @@
-"""Packed updates on real DeepSpeed engines outside Ray, as rank `rank` of `world`; what they computed goes to `out`.
-
-python packing_cases.py <rank> <world> <port> <model> <out>
-"""
+"""Packed updates on real DeepSpeed engines, as one of the ranks of ranks.py; what they computed goes to `out`."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from pathlib import Path
 
 import torch
 from engine_cases import ROWS, first_moments, training
+from ranks import join
 from transformers import AutoModelForCausalLM
 
 from llm2llm_ray.runtime.packed_attention import use_packing
@@ -70,17 +65,8 @@ def lora_case(model: str, rank: int, world: int, zero: int) -> dict[str, object]
 
 
 def main() -> None:
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    model, out = sys.argv[4], Path(sys.argv[5])
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": sys.argv[3],
-    }
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    joined = join()
+    rank, world, model, out = joined.rank, joined.world, joined.model, joined.out
     cases = [gradient_case(model, rank, world, micro, zero, list(range(7))) for micro, zero in SETTINGS[world]]
     cases.append(gradient_case(model, rank, world, 4, 2, [3]))  # on two workers one has no row
     cases.append(lora_case(model, rank, world, {1: 2, 2: 3}[world]))

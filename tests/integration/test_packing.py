@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -27,7 +24,6 @@ from llm2llm_ray.runtime import batching, packed_attention
 from llm2llm_ray.runtime.tokens import Row
 
 pytestmark = pytest.mark.integration
-HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED: dict[str, Any] = SMALL | {"intermediate_size": 96, "num_key_value_heads": 2}
 CONFIGS = {
@@ -49,26 +45,7 @@ def computed(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(out / "models" / name)
     for world in (1, 2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, str(HERE / "packing_cases.py")]
-        ranks = [
-            subprocess.Popen(
-                [*command, str(rank), str(world), str(port), tiny_model, str(out)],
-                env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        try:
-            texts = [rank.communicate(timeout=180)[0] for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
-        assert [rank.returncode for rank in ranks] == [0] * world, texts[0][-3000:]
+        run_ranks("packing_cases.py", world, tiny_model, out)
     return out
 
 

@@ -7,9 +7,6 @@ import os
 import re
 import resource
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from labels import Labels, rows
+from ranks import run_ranks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm_ray.config import Config
@@ -30,7 +28,6 @@ from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example
 
 pytestmark = pytest.mark.integration
-HERE = Path(__file__).parent
 Line = Mapping[str, Any]
 
 
@@ -233,22 +230,7 @@ def engine_cases(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> P
     """What engine_cases.py computes on one and on two ranks, without Ray."""
     out = tmp_path_factory.mktemp("engines")
     for world in (1, 2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, str(HERE / "engine_cases.py")]
-        ranks = [
-            subprocess.Popen(
-                [*command, str(rank), str(world), str(port), tiny_model, str(out)],
-                env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        texts = [rank.communicate(timeout=180)[0] for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [0] * world, texts[0][-3000:]
+        run_ranks("engine_cases.py", world, tiny_model, out)
     return out
 
 
