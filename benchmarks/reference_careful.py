@@ -1,9 +1,9 @@
 """The careful baseline of reference.py: LLM2LLM in one process, as a good engineer would write it with Hugging Face.
 
-Models are read once; the base weights stay in memory and are copied back before each training. Rows of an update are padded to
-the longest of them and need no mask; logits are computed where the loss is; AdamW is the fused one; gradients are scaled only
-when they must be. Only seeds are evaluated. The same rows make the same updates as in our run. How answers are computed:
-reference_generation.py. No Ray, no vLLM, no DeepSpeed.
+Models are read once; the base weights stay in memory and are copied back before each training. Rows of a pass are laid end to
+end, without padding; logits are computed where the loss is; AdamW is the fused one and scales gradients as it reads them. Only
+seeds are evaluated. The same rows make the same updates as in our run. How answers are computed: reference_generation.py. No Ray,
+no vLLM, no DeepSpeed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reference_generation import Writer, load_model
+from reference_generation import Writer, end_to_end, load_model
 from reference_stages import (
     OUTCOME,
     Inputs,
@@ -33,6 +33,7 @@ from reference_stages import (
 from safetensors.torch import save_model
 from transformers import AutoTokenizer
 
+import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.batching import global_batches, learning_rate
 from llm2llm_ray.runtime.models import resolve_model
@@ -46,6 +47,9 @@ class Student:
 
     def __init__(self, model: Any, base: Sequence[torch.Tensor], tokenizer: Any, inputs: Inputs) -> None:
         self.model, self._base, self._tokenizer, self._inputs = model, base, tokenizer, inputs
+        # Otherwise a second gradient of the vocabulary's size, nearly all zeros, is filled and added in every pass. The head's
+        # comes first in a backward pass and is dense, and so is their sum.
+        model.get_input_embeddings().sparse = model.config.tie_word_embeddings
 
     def finetune(self, dataset: Sequence[Example]) -> tuple[int, int]:
         """From the base weights, on all rows; returns updates and tokens."""
@@ -65,11 +69,11 @@ class Student:
                 group["lr"] = learning_rate(
                     update, total, peak=settings.learning_rate, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
                 )
-            batch = sorted((rows[number] for number in numbers), key=lambda row: len(row.ids))
+            batch = [rows[number] for number in numbers]
             scored = sum(row.n_completion for row in batch)
             for start in range(0, len(batch), settings.micro_batch_size):
                 (self.loss(batch[start : start + settings.micro_batch_size]) / scored).backward()
-            clip(parameters, settings.gradient_clipping)
+            clip(optimizer, parameters, settings.gradient_clipping)
             optimizer.step()
             optimizer.zero_grad()
             tokens += sum(len(row.ids) for row in batch)
@@ -77,16 +81,15 @@ class Student:
         return total, tokens
 
     def loss(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Sum over the completion tokens. Padded on the right, where it reaches no token before it: no mask."""
-        width = max(len(row.ids) for row in rows)
-        ids = torch.tensor([row.ids + row.ids[-1:] * (width - len(row.ids)) for row in rows])
-        number, place = zip(*((i, at) for i, row in enumerate(rows) for at in range(row.n_prompt, len(row.ids))), strict=True)
-        which, where = torch.tensor(number), torch.tensor(place)
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state[which, where - 1]
-        return torch.nn.functional.cross_entropy(self.model.lm_head(hidden), ids[which, where], reduction="sum")
+        """Sum over the completion tokens."""
+        together = end_to_end([row.ids for row in rows])
+        ends = itertools.accumulate(len(row.ids) for row in rows)
+        scored = torch.cat([torch.arange(end - row.n_completion, end) for end, row in zip(ends, rows, strict=True)])
+        hidden = self.model.model(**together, use_cache=False).last_hidden_state[0, scored - 1]
+        return torch.nn.functional.cross_entropy(self.model.lm_head(hidden), together["input_ids"][0, scored], reduction="sum")
 
 
-def adamw(parameters: Sequence[torch.nn.Parameter], settings: StudentConfig) -> torch.optim.Optimizer:
+def adamw(parameters: Sequence[torch.nn.Parameter], settings: StudentConfig) -> torch.optim.AdamW:
     """Weight decay on matrices only."""
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -94,11 +97,10 @@ def adamw(parameters: Sequence[torch.nn.Parameter], settings: StudentConfig) -> 
     return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def clip(parameters: Sequence[torch.nn.Parameter], limit: float) -> None:
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if norm > limit:
-        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+def clip(optimizer: torch.optim.AdamW, parameters: Sequence[torch.nn.Parameter], limit: float) -> None:
+    """The fused step divides by `grad_scale`, which saves a pass over all gradients."""
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    optimizer.grad_scale = (norm + 1e-6) / limit if norm > limit else None
 
 
 def save(model: Any, folder: Path) -> None:
@@ -139,6 +141,7 @@ def loop(inputs: Inputs, outcome: Outcome, student: Student, answers: Writer, te
 def main() -> int:
     given = arguments(__doc__ or "").parse_args()
     outcome = Outcome()
+    torch.set_flush_denormal(True)  # squares of tiny gradients, in Adam's state; threads that start later inherit it
     inputs = read_inputs(given.config, given.overrides)
     outcome.started(given.spawned)
     config = inputs.config

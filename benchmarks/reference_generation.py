@@ -1,7 +1,7 @@
 """How the careful loop computes answers: Hugging Face's forward pass, many prompts together, nothing computed for nothing.
 
-Prompts are read in groups of neighbours in length without a mask (padding on the right never reaches a token before it); then all
-write together, each token's keys and values going into memory reserved at the start; a row that has ended leaves the batch.
+Prompts are read laid end to end, without padding; then all write together, each token's keys and values going into memory
+reserved at the start; a row that has ended leaves the batch.
 Samples are drawn as vLLM's CPU sampler draws them, from the request's own seed, so that this loop and ours get the same rows as
 far as rounding lets them.
 
@@ -12,6 +12,7 @@ is the exam of reference.py: the same for every loop's last student, and outside
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from llm2llm_ray.types import Reply
 BATCH_ROWS = 64
 """Rows that write together. A step reads all weights once, however many rows there are; more than these only add cache."""
 GROUP_TOKENS = 1024
-"""Tokens read in one pass: enough for full matrix products, few enough that neighbours in length need little padding."""
+"""Tokens read in one pass: enough for full matrix products, few enough to stay in the processor's caches."""
 LIKELIEST = 1024
 """Tokens looked at for top-p; where they do not hold its mass, all are sorted. Sorting a vocabulary takes longer than a step."""
 
@@ -44,8 +45,22 @@ def load_model(folder: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="grouped_queries").eval()
 
 
-def grouped_queries(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **more: Any) -> Any:
-    """One new token per row: query heads of a key head are taken as queries; transformers would copy keys and values for each."""
+def end_to_end(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What a model is called with to read rows one behind the other: no padding, and none of them sees another."""
+    lengths = [len(ids) for ids in rows]
+    ids = torch.tensor([list(itertools.chain.from_iterable(rows))])
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {"input_ids": ids, "position_ids": positions, "lengths": lengths}
+
+
+def grouped_queries(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *, lengths: Any = None, **more: Any
+) -> Any:
+    """Rows laid end to end, each by itself. Or one new token per row: query heads of a key head are taken as queries, where
+    transformers would copy keys and values for each."""
+    if lengths is not None:
+        rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+        return torch.cat([sdpa_attention_forward(module, *row, None, **more)[0] for row in rows], dim=1), None
     if query.shape[2] > 1 or mask is None:
         return sdpa_attention_forward(module, query, key, value, mask, **more)
     rows, heads, _, size = query.shape
@@ -157,19 +172,17 @@ class Writer:
         layers: list[Reserved] = []
         last: list[torch.Tensor] = []
         for first, group in groups(rows):
-            longest = len(group[-1].prompt)
-            ids = torch.tensor([row.prompt + row.prompt[-1:] * (longest - len(row.prompt)) for row in group])
-            read = self._model.model(input_ids=ids, use_cache=True)
-            ends = torch.tensor([len(row.prompt) - 1 for row in group])
-            last.append(read.last_hidden_state[torch.arange(len(group)), ends])
+            together = end_to_end([row.prompt for row in group])
+            lengths = together["lengths"]
+            read = self._model.model(**together, use_cache=True)
+            last.append(read.last_hidden_state[0, torch.tensor(lengths).cumsum(0) - 1])
             for number, layer in enumerate(read.past_key_values.layers):
                 if number == len(layers):
                     _, heads, _, size = layer.keys.shape
                     layers.append(Reserved(*(torch.zeros(len(rows), heads, room, size) for _ in range(2)), width))
-                for at, row in enumerate(group):
-                    n = len(row.prompt)
-                    for to, of in zip(layers[number].room, (layer.keys, layer.values), strict=True):
-                        to[first + at, :, width - n : width] = of[at, :, :n]
+                for to, of in zip(layers[number].room, (layer.keys, layer.values), strict=True):
+                    for at, part in enumerate(of[0].split(lengths, dim=1), first):
+                        to[at, :, width - part.shape[1] : width] = part
         return Cache(layers=layers), self._model.lm_head(torch.cat(last))
 
     def _chosen(self, logits: torch.Tensor, rows: Sequence[Writing]) -> list[int]:
@@ -201,12 +214,14 @@ def prompt_ids(tokenizer: Any, request: Request) -> list[int]:
 
 
 def groups(rows: Sequence[Writing]) -> Iterator[tuple[int, Sequence[Writing]]]:
-    """(number of the first, rows) of each pass over prompts; `rows` are sorted by length."""
-    first = 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or (end + 1 - first) * len(rows[end].prompt) > GROUP_TOKENS:
-            yield first, rows[first:end]
-            first = end
+    """(number of the first, rows) of each pass over prompts."""
+    first = tokens = 0
+    for number, row in enumerate(rows):
+        if number > first and tokens + len(row.prompt) > GROUP_TOKENS:
+            yield first, rows[first:number]
+            first, tokens = number, 0
+        tokens += len(row.prompt)
+    yield first, rows[first:]
 
 
 def sampled(logits: torch.Tensor, top_p: float, noises: Sequence[torch.Generator | None]) -> list[int]:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reference_stages import (
     OUTCOME,
@@ -41,9 +41,11 @@ from reference_stages import (
     wrong,
 )
 
-from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.requests import Request
 from llm2llm_ray.types import Reply
+
+if TYPE_CHECKING:
+    from llm2llm_ray.augmentation.commit import Candidate
 
 NEW_TOKENS = 100
 EVALUATION_BATCH = 64
@@ -74,6 +76,8 @@ class Folder:
 def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
     """M^i on all of D^i, by Hugging Face's Trainer."""
     with outcome.span("start", turn.index):
+        # Installed for ours: where the Trainer finds them it imports them, which takes seconds, and uses none of them here.
+        sys.modules.update(dict.fromkeys(("deepspeed", "peft", "datasets")))  # type: ignore[arg-type]
         from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
         from llm2llm_ray.runtime.models import resolve_model
@@ -84,6 +88,7 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         base = resolve_model(settings.model)
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+        model.config.use_cache = False
     dataset = read_examples(folder.dataset(turn.index))
     pairs = [(task.student_prompt(row.input), task.completion(row.output)) for row in dataset]
     rows, _ = encode_rows(tokenizer, pairs, settings.max_length)
@@ -94,7 +99,8 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         gradient_accumulation_steps=settings.global_batch_size // micro, max_steps=total, learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule, warmup_steps=settings.warmup_ratio, weight_decay=settings.weight_decay,
         max_grad_norm=settings.gradient_clipping, seed=settings.seed, use_cpu=True, save_strategy="no", report_to=[],
-        logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+        logging_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False,
+        optim="adamw_torch_fused", dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = Trainer(model=model, args=told, train_dataset=rows, data_collator=partial(padded, pad=tokenizer.pad_token_id or 0))
     with outcome.span("train", turn.index) as span:
@@ -102,6 +108,7 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
     turn.updates = span.updates = trainer.state.global_step
     span.rows, span.tokens = len(rows), round(sum(len(row.ids) for row in rows) * total * settings.global_batch_size / len(rows))
     with outcome.span("save", turn.index):
+        model.config.use_cache = True  # for the stage that evaluates it
         trainer.save_model(str(folder.student(turn.index)))
         tokenizer.save_pretrained(folder.student(turn.index))
 
@@ -143,7 +150,9 @@ def generate(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> No
     """A^i, and D^{i+1}."""
     with outcome.span("start", turn.index):
         from reference_pipeline import Pipeline
-    from llm2llm_ray.runtime.models import resolve_model
+
+        import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
+        from llm2llm_ray.runtime.models import resolve_model
 
     with outcome.span("load", turn.index):
         model = Pipeline(resolve_model(inputs.config.teacher.model), inputs.config.teacher.engine.max_model_len)

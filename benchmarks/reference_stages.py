@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llm2llm_ray.augmentation.asking import Augment, Peers
-from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates
 from llm2llm_ray.config import Config
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.errors import UserError
@@ -29,6 +27,9 @@ from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Lineage, Reply
+
+if TYPE_CHECKING:  # the gates bring scipy, which a stage that only trains or evaluates does without
+    from llm2llm_ray.augmentation.commit import Candidate, CommitGates
 
 OUTCOME = "outcome.json"
 _ROOM = 16  # tokens of answer, as in runtime/transports.py
@@ -47,6 +48,8 @@ class Inputs:
         return self.splits.seed
 
     def gates(self, existing: Iterable[Example]) -> CommitGates:
+        from llm2llm_ray.augmentation.commit import CommitGates
+
         held_out = [*self.splits.dev, *self.splits.test]
         return CommitGates(
             existing, held_out, self.config.augmentation, lambda output: self.task.answer(self.task.completion(output))
@@ -151,6 +154,8 @@ def solved(inputs: Inputs, rows: Sequence[Example], answer: Answerer) -> list[di
 
 def augmented(inputs: Inputs, graded: Sequence[dict[str, Any]], iteration: int, answer: Answerer) -> list[dict[str, Any]]:
     """What the teacher was asked and wrote for the wrong ones among the graded seeds."""
+    from llm2llm_ray.augmentation.asking import Augment, Peers
+
     config = inputs.config
     role = Augment(
         inputs.task, Peers(inputs.task, inputs.seeds), teacher=config.teacher, settings=config.augmentation,
@@ -198,11 +203,15 @@ async def _in_waves(role: Any, rows: Sequence[dict[str, Any]], answer: Answerer)
 
 def candidates(rows: Iterable[dict[str, Any]]) -> list[Candidate]:
     """The drafts that passed the stateless gates, in the commit's order."""
+    from llm2llm_ray.augmentation.commit import Candidate
+
     found = (item for row in rows for item in json.loads(row["candidates"]))
     return sorted((Candidate(**(item | {"lineage": Lineage(**item["lineage"])})) for item in found), key=lambda c: c.order)
 
 
 def admitted(gates: CommitGates, drafts: Iterable[Candidate]) -> list[Example]:
+    from llm2llm_ray.augmentation.commit import Admitted
+
     return [verdict.example for verdict in gates.admit(drafts) if isinstance(verdict, Admitted)]
 
 
