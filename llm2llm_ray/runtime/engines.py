@@ -128,6 +128,8 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
     if device == "cpu":
         threads = cluster.threads or os.cpu_count() or 1
         kwargs |= {"enforce_eager": True, "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}
+        # vLLM's own is 128 on CPU: a shared prompt prefix is only kept in whole blocks, and most of ours are shorter than one.
+        kwargs |= {"block_size": 32}
         # vLLM 0.29 on CPU: a prompt that is cut into chunks while its request has a seed rewinds the seed's generator, which
         # torch cannot do on CPU, and the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
         kwargs |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(2048, engine.max_model_len)}
