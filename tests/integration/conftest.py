@@ -15,6 +15,7 @@ def ray_cluster() -> Iterator[str]:
     import ray
 
     context = ray.init(
+        address="local",  # another test process may have its own
         num_cpus=4,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
