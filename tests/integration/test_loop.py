@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_model: str) -> None:
     """Engine processes that hang outlive a SIGKILL of the run; the next start ends them, and the run goes to its end."""
     run = served_run(tmp_path, tiny_model)
-    # Our own Ray ends a dead replica's processes, and so does Ray itself its children; a cluster that others started need not do the
-    # first, and the second spares grandchildren (vLLM's workers, where an engine has several).
+    # Our own Ray ends a dead replica's processes, and Ray itself a dead worker's children. A cluster that others started need not
+    # do the first, and the second spares grandchildren: vLLM's workers, where an engine has several.
     process = run.start_until(
         lambda run: any(event["event"] == "stage_started" for event in run.events()),
         RAY_process_group_cleanup_enabled="0",
