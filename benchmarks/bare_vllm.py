@@ -1,8 +1,8 @@
 """The baseline of evaluation.py and teacher.py: vLLM's AsyncLLM alone, in a process of its own, asked for token ids.
 
 `engine_arguments` is the one place where its arguments and environment come from, and it takes them from what our engines get.
-Where AsyncLLM can do better than ours it does: uvloop, no statistics, parameters built before the
-clock starts, as many requests submitted at once as it is told. The process holds no Ray, and sleeps while it is asked nothing.
+Where AsyncLLM can do better than ours it does: uvloop, no statistics, parameters built before the clock starts, as many requests
+submitted at once as it is told. The process holds no Ray, and sleeps while it is asked nothing.
 """
 
 from __future__ import annotations

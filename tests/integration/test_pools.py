@@ -14,7 +14,7 @@ from a_run import Run, served_run, texts
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2400)]
 REPOSITORY = Path(__file__).parents[2]
-ROWS = 300
+ROWS = 600
 """Enough for the teacher to be at work while replicas start."""
 
 
