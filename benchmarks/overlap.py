@@ -30,8 +30,10 @@ from service_time import ServiceTime
 
 from llm2llm_ray.runtime.ask import AskSpec
 from llm2llm_ray.runtime.ask_stage import ask_stage
+from llm2llm_ray.runtime.devices import connect
+from llm2llm_ray.runtime.driver import quiet_data_context
 from llm2llm_ray.runtime.engines import start_engines, stop_engines
-from llm2llm_ray.runtime.launch import prepare
+from llm2llm_ray.runtime.launch import RAY_ENV, prepare
 from llm2llm_ray.runtime.parts import Inputs, Parts
 from llm2llm_ray.runtime.streams import ONE_TASK, ROW_COLUMNS
 from llm2llm_ray.solving import SOLVED
@@ -155,7 +157,8 @@ def real(given: argparse.Namespace, folder: Path) -> list[dict[str, Span]]:
     config = load_config(given.real, overrides)
     files = Files(config.run_path)
     prepared = prepare(config, check(config, base_dir=Path(given.real).parent), files)
-    start_ray(folder / "ray", logical_cpus=8)
+    connect(config.cluster, env=RAY_ENV)  # as `llm2llm run` starts it
+    quiet_data_context()
     parts = Parts(inputs=Inputs(**prepared, device="cpu"), files=files, progress=None)
     try:
         start_engines(parts.engine_specs(), config.cluster, device="cpu", run_folder=files.root)

@@ -20,6 +20,7 @@ import ray
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping
 from llm2llm_ray.requests import AskModel, Request
+from llm2llm_ray.runtime.engines import SERVE_ENV
 from llm2llm_ray.runtime.run_metrics import AskMetrics
 from llm2llm_ray.runtime.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
@@ -210,5 +211,7 @@ class Asker:
 
 def open_asker(*, served: bool) -> Any:
     """A handle on a new `Asker`, which ends with its owner. `served`: it asks engines, and imports tokenizers at once."""
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
+    if served:
+        options["runtime_env"] = {"env_vars": SERVE_ENV}
     return ray.remote(Asker).options(**options).remote(served)

@@ -9,6 +9,7 @@ import ray
 
 from llm2llm_ray.config import ClusterConfig
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.priority import AT_START
 from llm2llm_ray.schedule import LOGICAL_CPUS
 
 Device = Literal["cpu", "gpu"]
@@ -26,18 +27,21 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "WARNING"}
     if address:
-        ray.init(address=address, runtime_env={"env_vars": env}, **common)
+        ray.init(address=address, runtime_env={"env_vars": env, "worker_process_setup_hook": AT_START}, **common)
         return False
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # engine processes die with their replica
-    # A worker process costs seconds of a laptop's CPU to start: keep those of one stage for the next.
-    os.environ.setdefault("RAY_num_workers_soft_limit", "8")
+    # A worker process costs seconds of a laptop's CPU to start: keep those of one stage for the next. Not more: each wakes a
+    # hundred times per second for as long as it idles, 1 % of a core.
+    os.environ.setdefault("RAY_num_workers_soft_limit", "4")
+    # Ray would put its workers, engines and trainings among them, behind everybody: what is around the models gives way instead.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray's agent looks at every process of the node each 5 s, for a dashboard that is not there.
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "30000")
     ray.init(
         address="local",
         num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
-        runtime_env={"env_vars": env},
+        runtime_env={"env_vars": env, "worker_process_setup_hook": AT_START},
         **common,
     )
     return True

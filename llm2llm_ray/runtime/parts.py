@@ -13,7 +13,7 @@ from typing import Any, Literal
 from llm2llm_ray.augmentation.asking import ASKED, Augment, Peers
 from llm2llm_ray.config import Config, EngineConfig
 from llm2llm_ray.runtime.ask import AskSpec, open_asker
-from llm2llm_ray.runtime.engines import EngineSpec, app_name, load_weights
+from llm2llm_ray.runtime.engines import EngineSpec, app_name, in_flight_of, load_weights
 from llm2llm_ray.runtime.streams import RayAugmenter, RayErrorSource, RayGraded
 from llm2llm_ray.runtime.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
 from llm2llm_ray.schedule import TEACHER_SHOTS, per_wrong
@@ -104,7 +104,10 @@ class Parts:
             asker=self.student_asker,
         )
         inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
-        alone = config.evaluation.in_flight or (256 if self.inputs.device == "gpu" else 64)
+        engine = config.student.engine
+        alone = config.evaluation.in_flight or max(
+            256 if self.inputs.device == "gpu" else 64, engine.replicas * in_flight_of(engine.max_num_seqs)
+        )
         weights = None if config.evaluation.recorded_answers else student.path
         return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
@@ -156,7 +159,7 @@ class Parts:
                 budget_replies=self._paid_for(),
                 progress=self.progress,
                 asker=self.teacher_asker,
-            )  # fmt: skip
+                )  # fmt: skip
             about = {
                 "teacher": self.inputs.teacher_sha,
                 "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),

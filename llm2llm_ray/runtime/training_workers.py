@@ -20,6 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from llm2llm_ray.config import Config
 from llm2llm_ray.runtime.deepspeed_config import Device
 from llm2llm_ray.runtime.finetune_worker import TrainJob, finetune_worker
+from llm2llm_ray.runtime.priority import COMPUTES
 from llm2llm_ray.runtime.training_desk import open_desk
 from llm2llm_ray.runtime.training_place import free_place
 from llm2llm_ray.schedule import num_iterations, worker_cpus
@@ -115,7 +116,7 @@ class TrainingWorkers:
 
     def _run_config(self) -> RunConfig:
         student, threads = self._config.student, self._config.cluster.threads
-        env = {"TOKENIZERS_PARALLELISM": "false", "LLM2LLM_RUN": self._files.root}
+        env = {"TOKENIZERS_PARALLELISM": "false", "LLM2LLM_RUN": self._files.root, COMPUTES: "1"}
         if self._device == "cpu":
             env["DS_ACCELERATOR"] = "cpu"
             # Threads that sleep at a barrier, not spin: with one busy neighbour on 2 cores an update takes half the time.

@@ -7,6 +7,7 @@ that died, an overloaded queue) and turn what the request itself breaks into a R
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,9 +76,10 @@ def _worth_retrying(error: BaseException) -> bool:
     cause = error.cause if isinstance(error, RayTaskError) else error
     transient = (ActorDiedError, ActorUnavailableError, BackPressureError, DeploymentUnavailableError, TimeoutError)
     # vLLM's own names: its exceptions are not importable where only the handle is used.
+    # gRPC's: a connection that broke is not always told as "unavailable", which Serve translates.
     names = {type(cause).__name__, type(error).__name__}
     return isinstance(error, transient) or bool(
-        names & {"EngineDeadError", "ReplicaUnavailableError", "QueueOverflowError", "ActorDiedError"}
+        names & {"EngineDeadError", "ReplicaUnavailableError", "QueueOverflowError", "ActorDiedError", "AioRpcError"}
     )
 
 
@@ -120,6 +122,13 @@ class EngineTransport:
         )
 
     async def _send(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
+        try:  # nearly always the only attempt, and tenacity costs as much as the call
+            return await self._once(token_ids, sampling)
+        except Exception as error:
+            if not _worth_retrying(error):
+                raise
+            self._on_retry()
+        await asyncio.sleep(random.uniform(0.1, 0.5))
         retrying = AsyncRetrying(
             retry=retry_if_exception(_worth_retrying),
             stop=stop_after_delay(RECOVERY_S),
@@ -129,10 +138,20 @@ class EngineTransport:
         )
         async for attempt in retrying:
             with attempt:
-                request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
-                response = self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
-                return await asyncio.wait_for(response, RECOVERY_S)
+                return await self._once(token_ids, sampling)
         raise AssertionError("unreachable: tenacity reraises")
+
+    async def _once(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
+        try:
+            async with asyncio.timeout(RECOVERY_S):
+                return await self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
+            raise ActorUnavailableError("the replica was stopped while it answered", None) from error
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if prompt.messages:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from labels import rows as rows_to_learn
 from test_training import Run
@@ -121,6 +122,13 @@ def test_a_replica_with_other_weights_loads_the_ones_a_request_means(engines: st
     (reply,) = ask(engines, other_model, PROMPTS[:1])  # nobody told the replica
     assert reply.weights_sha == model_sha(other_model)
     assert greedy_tokens(engines, other_model) == greedy_tokens_in_transformers(other_model)
+
+
+def test_the_model_runs_in_the_engines_own_process(engines: str) -> None:
+    """Otherwise Ray's hook by which `CpuEngine` is named is gone, and each engine is a process and 20 seconds slower again."""
+    replica = psutil.Process(asyncio.run(identity(engines))["pid"])
+    titles = [" ".join(child.cmdline()) for child in replica.children(recursive=True)]
+    assert [title.strip() for title in titles if "VLLM::" in title] == ["VLLM::EngineCore"]
 
 
 def test_an_over_long_row_is_an_answer_not_a_failure(engines: str, tiny_model: str) -> None:
