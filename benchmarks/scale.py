@@ -69,7 +69,7 @@ def evaluate(run: ServiceRun, parts: Parts, sha: str) -> Flow:
     slope = statistics.linear_regression([at for _, at in middle], [n for n, _ in middle]).slope
     return Flow(
         rows=run.rows, seconds=ended[-1] - min(table["solved_from"].to_pylist()), with_start=took, steady=slope,
-        wrong=table["correct"].to_pylist().count(False), cpu_s=processes.cpu_s,
+        wrong=table["correct"].to_pylist().count(False), cpu_s=dict(processes.cpu_s),
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def measure_rows(given: argparse.Namespace, folder: Path) -> tuple[list[Claim], 
         Rows(title="Processes", columns=["role", "peak MiB of the largest", "CPU s", "CPU ms/row"],
              rows=[[r, mib, processes.cpu_s[r], 1000 * processes.cpu_s[r] / given.rows] for r, mib in peak.items()]),
     ]  # fmt: skip
-    return claims, tables, {"round": round_, "stages": stages, "peak_mib": peak, "cpu_s": processes.cpu_s, "seconds": took}
+    return claims, tables, {"round": round_, "stages": stages, "peak_mib": peak, "cpu_s": dict(processes.cpu_s), "seconds": took}
 
 
 def main() -> int:

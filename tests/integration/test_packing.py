@@ -95,6 +95,31 @@ def test_a_row_does_not_see_its_neighbours(packed_model: PreTrainedModel) -> Non
     assert not torch.allclose(one, two, atol=1e-3)
 
 
+@pytest.mark.parametrize(("lengths", "calls"), [((3, 7, 2), 1), ((1,), 1), ((256, 250), 1), ((257, 3), 2), ((1, 1, 1, 1, 40), 5)])
+def test_short_rows_are_attended_in_one_call_and_all_as_if_each_were_alone(
+    lengths: tuple[int, ...], calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, where rows are of one length, of many, or too long or too different for one padded call."""
+    from transformers.integrations import sdpa_attention
+
+    module, made = torch.nn.Identity(), []
+    module.num_key_value_groups = 2
+    attend = sdpa_attention.sdpa_attention_forward
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", lambda *a, **k: (made.append(a), attend(*a, **k))[1])
+    torch.manual_seed(len(lengths))
+    query, key, value = (torch.randn(1, heads, sum(lengths), 8, requires_grad=True) for heads in (4, 2, 2))
+    inputs = packed_attention.packed_inputs(list(lengths))
+    about = {name: inputs[name] for name in ("cu_seq_lens_q", "max_length_q")}
+    together, _ = packed_attention.packed_attention(module, query, key, value, None, **about)
+    rows = zip(*(each.split(lengths, 2) for each in (query, key, value)), strict=True)
+    alone = torch.cat([attend(module, *row, None)[0] for row in rows], dim=1)
+    assert len(made) == calls
+    torch.testing.assert_close(together, alone)
+    weights = torch.randn_like(alone)
+    gradients = [torch.autograd.grad((each * weights).sum(), (query, key, value)) for each in (together, alone)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_an_attention_with_a_mask_of_its_own_is_refused() -> None:
     query = torch.zeros(1, 2, 5, 8)
     bounds = torch.tensor([0, 2, 5])
