@@ -17,7 +17,7 @@ from reference_stages import OUTCOME, Outcome, Span, Turn
 
 from llm2llm_ray.config_file import load_config
 from llm2llm_ray.record import RunRecord
-from llm2llm_ray.runtime.training_workers import KEEP_MEMORY
+from llm2llm_ray.runtime.training_workers import KEEP_MEMORY, SPIN
 from llm2llm_ray.timing.phases import ENGINES, STARTING
 from llm2llm_ray.timing.timeline import Activity, timeline
 
@@ -93,8 +93,7 @@ class Track:
         if side == "ours":
             return env
         threads = load_config(self.config, list(self.overrides)).cluster.threads or os.cpu_count() or 1
-        settings = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-        return env | KEEP_MEMORY | settings
+        return env | KEEP_MEMORY | SPIN | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
 
     def _command(self, line: list[str], env: dict[str, str], log: Path) -> None:
         with log.open("w") as output:
