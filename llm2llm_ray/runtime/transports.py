@@ -7,7 +7,6 @@ that died, an overloaded queue) and turn what the request itself breaks into a R
 from __future__ import annotations
 
 import asyncio
-import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,13 +121,6 @@ class EngineTransport:
         )
 
     async def _send(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
-        try:  # nearly always the only attempt, and tenacity costs as much as the call
-            return await self._once(token_ids, sampling)
-        except Exception as error:
-            if not _worth_retrying(error):
-                raise
-            self._on_retry()
-        await asyncio.sleep(random.uniform(0.1, 0.5))
         retrying = AsyncRetrying(
             retry=retry_if_exception(_worth_retrying),
             stop=stop_after_delay(RECOVERY_S),
