@@ -105,9 +105,7 @@ class Parts:
         )
         inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
         engine = config.student.engine
-        alone = config.evaluation.in_flight or max(
-            256 if self.inputs.device == "gpu" else 64, engine.replicas * in_flight_of(engine.max_num_seqs)
-        )
+        alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
         weights = None if config.evaluation.recorded_answers else student.path
         return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
@@ -159,7 +157,7 @@ class Parts:
                 budget_replies=self._paid_for(),
                 progress=self.progress,
                 asker=self.teacher_asker,
-                )  # fmt: skip
+            )  # fmt: skip
             about = {
                 "teacher": self.inputs.teacher_sha,
                 "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),
