@@ -30,6 +30,7 @@ from question_texts import Questions
 
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates
 from llm2llm_ray.augmentation.row_index import Part, open_index
+from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
@@ -73,7 +74,7 @@ def measure(questions: Questions, rows: int, store: VersionStore, index_folder: 
     segments = [len(segment) for segment in index.segments()]
     candidates = _candidates(questions, rows)
     with clock.step("search"):
-        found = [index.find(candidate.input) for candidate in candidates]
+        found = search(index, [candidate.input for candidate in candidates])
     held_out = [Example(id=f"t-{k}", input=text, output="") for k, text in enumerate(questions.held_out())]
     with clock.step("held out"):  # the same at all sizes
         gates = CommitGates(index, held_out, SETTINGS, str)
@@ -85,6 +86,15 @@ def measure(questions: Questions, rows: int, store: VersionStore, index_folder: 
     reasons = Counter("admitted" if isinstance(v, Admitted) else v.rejected.reason for v in verdicts)
     return {"candidates": len(candidates), "index_bytes": size, "segments": segments, "found": found,
             "verdicts": dict(sorted(reasons.items())), **clock.told()}  # fmt: skip
+
+
+def search(index: NearDuplicates, texts: Sequence[str]) -> list[Any]:
+    """As a commit does."""
+    found = []
+    for start in range(0, len(texts), AHEAD):
+        index.look_ahead(texts[start : start + AHEAD])
+        found += [index.find(text) for text in texts[start : start + AHEAD]]
+    return found
 
 
 def measure_before(questions: Questions, rows: int, store: VersionStore) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Measurement:
     """A small run, whose ratios have a direction and no value: no part of RESULTS.md."""
 
     def show(self) -> None:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 160)
         for rows in self.tables:
             table = Table(title=Text(rows.title), title_justify="left")  # Text: rich reads no markup in it
             for column in rows.columns:

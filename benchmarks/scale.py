@@ -212,9 +212,7 @@ class ServiceDriver(Driver):
 def measure_rows(given: argparse.Namespace, folder: Path) -> tuple[list[Claim], list[Rows], Any]:
     """Engines are no limit: what counts is what a row costs the loop, and what each process holds at the end."""
     service = ServiceTime(service_s=0.2, slots=256, wrong=given.wrong)
-    run = a_run(
-        folder, "rows", given.model, given.rows, 2, service, in_flight=given.in_flight, rows_per_block=given.rows_per_block[-1]
-    )
+    run = a_run(folder, "rows", given.model, given.rows, 2, service, in_flight=given.in_flight)
     started = time.time()
     inputs = run.inputs
     seeded = time.time() - started
@@ -280,7 +278,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--waves", type=int, default=15, help="rows of each measurement, in waves that fill all slots")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate-rows", type=int, default=6000)
-    parser.add_argument("--rows-per-block", nargs="+", type=int, default=[4, 16, 64])
+    parser.add_argument("--rows-per-block", nargs="+", type=int, default=[16, 64], help="of rate; fewer are taken as 16")
     parser.add_argument("--in-flight", type=int, default=512, help="requests open at once, of rate and rows")
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--rows", type=int, default=0, help="seed rows of one whole iteration (instead of the other parts)")

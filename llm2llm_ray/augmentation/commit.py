@@ -12,7 +12,7 @@ from hashlib import sha256
 from json import dumps
 
 from llm2llm_ray.augmentation.row_index import answer_tag
-from llm2llm_ray.augmentation.similarity import NearDuplicates
+from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.types import Example, Lineage, Rejected
 
@@ -73,7 +73,11 @@ class CommitGates:
 
     def admit(self, candidates: Iterable[Candidate]) -> Iterator[Admitted | Refused]:
         """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates."""
-        for candidate in sorted(candidates, key=lambda c: c.order):
+        drafts = sorted(candidates, key=lambda c: c.order)
+        for number, candidate in enumerate(drafts):
+            if number % AHEAD == 0:
+                for index in (self._held_out, self._rows):
+                    index.look_ahead(draft.input for draft in drafts[number : number + AHEAD])
             rejected = self._contaminated(candidate) or self._copied(candidate)
             if rejected is not None:
                 yield Refused(candidate=candidate, rejected=rejected)

@@ -88,6 +88,7 @@ class StreamRole:
         answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
         self._done += len(rows)
         self._metrics.rows(len(rows))
+        self._metrics.tell()
         added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
         schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
         return pa.Table.from_pylist(answered, schema=schema)
@@ -96,6 +97,7 @@ class StreamRole:
         """No block will come any more."""
         if self._listener is not None:
             self._listener.cancel()
+        self._metrics.tell()
         self._log.close()
 
     async def reply(self, request: Request) -> Reply:
@@ -162,6 +164,7 @@ class StreamRole:
         """Tell the driver what is done, and hear from it whether to stop."""
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
+            self._metrics.tell()
             self._stopping = self._stopping or await self._spec.progress.advance.remote(
                 self._spec.stream, self._spec.name, self._done
             )

@@ -30,6 +30,11 @@ def zero_stage_of(student: StudentConfig, device: Device) -> int:
     return 0 if alone else 2
 
 
+def clips_itself(student: StudentConfig, device: Device) -> bool:
+    """Whether the optimizer clips gradients as it reads them (optimizer.py): it alone steps then, with whole gradients."""
+    return zero_stage_of(student, device) == 0 and precision_of(student, device) == "fp32"
+
+
 def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, micro: int) -> dict[str, Any]:
     """DeepSpeed's config for `micro` examples per pass and worker.
 
@@ -53,7 +58,7 @@ def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, mi
     return {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": student.gradient_clipping,
+        "gradient_clipping": 0.0 if clips_itself(student, device) else student.gradient_clipping,
         "bf16": {"enabled": precision_of(student, device) == "bf16"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.deepspeed_config import Device, deepspeed_config, precision_of, zero_stage_of
+from llm2llm_ray.runtime.deepspeed_config import Device, clips_itself, deepspeed_config, precision_of, zero_stage_of
+from llm2llm_ray.runtime.optimizer import optimizer_of
 
 _OF = "-update-"
 """Between a training's name and its updates, in the name of a checkpoint's folder."""
@@ -107,7 +108,8 @@ def start_engine(start: str, student: StudentConfig, *, device: Device, workers:
     if student.method == "lora":
         model = _with_adapter(model, student)
     model.train()
-    engine, *_ = deepspeed.initialize(model=model, optimizer=_optimizer(model, student), config=config, dist_init_required=False)
+    optimizer = optimizer_of(model, student, clips=clips_itself(student, device))
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine
 
 
@@ -132,18 +134,6 @@ def _with_adapter(model: Any, student: StudentConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
-
-
-def _optimizer(model: Any, student: StudentConfig) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on matrices only; fused, which is 2 to 3 times as fast as torch's default on CPU."""
-    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
-    if student.weight_decay:
-        trained = groups[0]["params"]
-        # Under ZeRO-3 a parameter's own shape is empty; `ds_shape` has the real one.
-        matrices = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) > 1]
-        vectors = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) <= 1]
-        groups = [group for group in ({"params": matrices}, {"params": vectors, "weight_decay": 0.0}) if group["params"]]
-    return torch.optim.AdamW(groups, lr=student.learning_rate, weight_decay=student.weight_decay, fused=True)
 
 
 def engine_report(engine: Any) -> dict[str, Any]:

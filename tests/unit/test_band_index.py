@@ -99,6 +99,23 @@ def test_rows_flushed_early_or_late_and_searched_between_are_the_same_rows(
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {s.folder.name for s in on_disk.segments() if s.folder}
 
 
+@pytest.mark.parametrize("flushed", [5, 1000])
+def test_texts_looked_for_ahead_match_the_rows_added_since_as_well(
+    flushed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, few = _answers(_in_memory()), _answers(_in_memory(ROWS[:100]))
+    assert usual != few
+    index = open_index(tmp_path, Read(100).parts[:1], 0.9, str)
+    monkeypatch.setattr(similarity, "_FLUSHED_ROWS", flushed)
+    index.look_ahead(QUERIES)
+    assert _answers(index) == few
+    for row in ROWS[100:]:
+        index.add(row.id, row.input, answer_tag(row.output))
+    assert _answers(index) == usual
+    index.look_ahead([])
+    assert _answers(index) == usual
+
+
 def test_a_grown_index_reads_only_what_is_new(tmp_path: Path) -> None:
     first, grown, again = Read(100, 160), Read(100, 160), Read(100, 160)
     open_index(tmp_path, first.parts[:2], 0.9, str)
