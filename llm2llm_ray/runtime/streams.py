@@ -1,6 +1,6 @@
 """E^i and A^i as Ray Data plans: building one starts nothing, `drain` runs it once and writes every row.
 
-read_parquet -> small blocks -> Ask(student), graded -> Ask(teacher) for the wrong rows -> write_parquet. The two roles are
+read_parquet, in small blocks -> Ask(student), graded -> Ask(teacher) for the wrong rows -> write_parquet. The two roles are
 two operators of one streaming plan, so the teacher works while the student is still being evaluated (DESIGN.md).
 """
 
@@ -78,11 +78,13 @@ class RayGraded:
             loaded.result()
 
     def _write(self, folder: str, roles: Sequence[AskSpec], rows_per_block: int) -> None:
+        # Cut by the task that reads: `repartition` starts a task for each block, and dozens of processes when a set is large.
         dataset = ray.data.read_parquet(
-            [self.files.absolute(part) for part in self.rows.parts], columns=ROW_COLUMNS, **ONE_TASK
-        ).repartition(target_num_rows_per_block=rows_per_block)
-        # It has no argument for this (Ray 2.60), and would ask for a whole CPU: on a laptop's cluster two runs leave none.
-        dataset._logical_plan.dag.ray_remote_args["num_cpus"] = ONE_TASK["ray_remote_args"]["num_cpus"]
+            [self.files.absolute(part) for part in self.rows.parts],
+            columns=ROW_COLUMNS,
+            override_num_blocks=-(-self.rows.num_rows // rows_per_block),
+            **ONE_TASK,
+        )
         for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
             asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
             dataset = ask_stage(dataset, spec, asking, after and after.asker)
