@@ -35,7 +35,8 @@ unit: $(SETUP) ## no Ray, seconds
 	$(BIN)/python -m pytest tests/unit -q -n auto --dist loadfile
 
 integration: $(SETUP) ## the real stack on CPU, minutes
-	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow" -n 2 --dist loadfile --durations=30
+	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow and not alone" -n 2 --dist loadfile --durations=30
+	$(BIN)/python -m pytest tests/integration -q -m "alone and not slow" --durations=10
 
 slow: $(SETUP) ## left out of CI: kill tests with the real demo
 	$(BIN)/python -m pytest tests -q -m slow

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 REPOSITORY = Path(__file__).parents[2]
 PROMPTS = 64
 
 
-@pytest.mark.parametrize("name", ["evaluation", pytest.param("teacher", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["evaluation", "teacher"])
 def test_the_small_mode_asks_both_sides_the_same_and_tells_its_ratio(name: str, tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     line = [sys.executable, f"benchmarks/{name}.py", "--small", "--json", str(told)]
@@ -30,5 +30,4 @@ def test_the_small_mode_asks_both_sides_the_same_and_tells_its_ratio(name: str, 
     if name == "evaluation":  # greedy: near ties may fall either way
         assert sum(answer == bare["answers"][key] for key, answer in ours["answers"].items()) > 0.8 * PROMPTS
     for side in (ours, bare):
-        worker = f"{side['side']}: engine worker (the model)"
-        assert side["cpu"].get(worker, 0) > 0, side["cpu"]
+        assert side["cpu"].get(f"{side['side']}: engine core", 0) > 0, side["cpu"]
