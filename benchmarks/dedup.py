@@ -28,6 +28,7 @@ from measurement import Claim, Measurement, Rows
 from memory_index import MemoryIndex
 from question_texts import Questions
 
+from llm2llm_ray.augmentation import similarity
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates
 from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
@@ -76,6 +77,8 @@ def measure(questions: Questions, rows: int, store: VersionStore, index_folder: 
     with clock.step("search"):
         found = search(index, [candidate.input for candidate in candidates])
     held_out = [Example(id=f"t-{k}", input=text, output="") for k, text in enumerate(questions.held_out())]
+    for kept in (similarity._keys, similarity._text_bag):  # the search's texts: a commit's are new to it
+        kept.cache_clear()
     with clock.step("held out"):  # the same at all sizes
         gates = CommitGates(index, held_out, SETTINGS, str)
     with clock.step("commit"):

@@ -196,8 +196,8 @@ class EvaluationConfig(Section):
 
     Fewer than rows: otherwise the teacher starts when all is over."""
     rows_per_block: int = Field(default=4, ge=1)
-    """Rows per Ray Data block, at least: large blocks destroy the overlap of student and teacher. From 5,000 rows on more, as
-    a small part of them is large, too: a thousandth, up to 64."""
+    """Rows per Ray Data block, at least: large blocks destroy the overlap of student and teacher. Larger sets take a 1024th of
+    their rows, at most 64."""
     test: bool = True
     """Read the test set once at the end: first, last and untrained student, matched baseline."""
     teacher_on_test: bool = False

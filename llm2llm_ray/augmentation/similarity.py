@@ -73,8 +73,8 @@ class _Known:
     """Of a text that is looked for."""
 
     keys: NDArray[np.uint64]
-    matches: list[Match]
-    """Its best in the segments, and others that could be the best of the index."""
+    best: Match | None
+    """In the segments."""
 
 
 class NearDuplicates:
@@ -122,7 +122,7 @@ class NearDuplicates:
         if wanted is None:
             return None
         known = self._known[text] if text in self._known else self._looked_up([wanted])[0]
-        return min((*known.matches, *self._in_recent(wanted, known.keys)), key=lambda match: match.rank, default=None)
+        return _best((*filter(None, [known.best]), *self._in_recent(wanted, known.keys)))
 
     def look_ahead(self, texts: Iterable[str]) -> None:
         """Some `AHEAD` texts that `match` will be asked for, looked for at once: half the time of one by one."""
@@ -146,7 +146,7 @@ class NearDuplicates:
         keys, owners = keys_of(wanted, self.bands)
         by_owner = np.argsort(owners, kind="stable")
         split = np.split(keys[by_owner], np.cumsum(np.bincount(owners))[:-1])
-        found = [_Known(mine, []) for mine in split]
+        best: list[Match | None] = [None] * len(wanted)
         order = np.argsort(keys)
         keys, owners = keys[order], owners[order]
         for segment in self._segments:
@@ -157,8 +157,9 @@ class NearDuplicates:
             for mine in np.split(hit, np.flatnonzero(np.diff(owners[hit])) + 1) if len(hit) else ():
                 number, tables = int(owners[mine[0]]), np.repeat(table_of(keys[mine]), counts[mine])
                 rows = segment.owners_of(starts[mine], counts[mine])
-                found[number].matches.extend(self._matches(segment.texts, tables, rows, wanted[number]))
-        return found
+                found = self._matches(segment.texts, tables, rows, wanted[number])
+                best[number] = _best((*filter(None, [best[number]]), *found))
+        return [_Known(mine, match) for mine, match in zip(split, best, strict=True)]
 
     def _in_recent(self, wanted: Entry, keys: NDArray[np.uint64]) -> list[Match]:
         self._key_recent()
@@ -223,6 +224,10 @@ class NearDuplicates:
 
     def _new_folder(self) -> Path | None:
         return None if self._folder is None else self._folder / uuid.uuid4().hex
+
+
+def _best(matches: Iterable[Match]) -> Match | None:
+    return min(matches, key=lambda match: match.rank, default=None)
 
 
 @lru_cache(maxsize=2 * AHEAD)

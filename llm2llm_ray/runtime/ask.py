@@ -85,10 +85,13 @@ class StreamRole:
         if self._listener is None and self._spec.progress is not None:
             self._listener = asyncio.create_task(self._listen())
         rows = block.to_pylist()
-        answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
-        self._done += len(rows)
-        self._metrics.rows(len(rows))
-        self._metrics.tell()
+        done = 0
+        try:
+            answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
+            done = len(rows)
+        finally:
+            self._metrics.tell(rows=done, in_flight=self._open)
+        self._done += done
         added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
         schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
         return pa.Table.from_pylist(answered, schema=schema)
@@ -97,7 +100,6 @@ class StreamRole:
         """No block will come any more."""
         if self._listener is not None:
             self._listener.cancel()
-        self._metrics.tell()
         self._log.close()
 
     async def reply(self, request: Request) -> Reply:
@@ -138,7 +140,6 @@ class StreamRole:
         if self._budget:
             self._budget.reserve()
         self._open += 1
-        self._metrics.in_flight(self._open)
         try:
             reply = await self._transport.ask(request)
         except BaseException:
@@ -147,7 +148,6 @@ class StreamRole:
             raise
         finally:
             self._open -= 1
-            self._metrics.in_flight(self._open)
         self._metrics.answered(reply)
         if self._budget:
             self._budget.spend(reply)
@@ -164,7 +164,7 @@ class StreamRole:
         """Tell the driver what is done, and hear from it whether to stop."""
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
-            self._metrics.tell()
+            self._metrics.tell(rows=0, in_flight=self._open)
             self._stopping = self._stopping or await self._spec.progress.advance.remote(
                 self._spec.stream, self._spec.name, self._done
             )

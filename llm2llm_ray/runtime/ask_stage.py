@@ -5,6 +5,7 @@ Imports little on purpose: Ray Data starts a new process for it in every stream.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,9 +32,10 @@ def ask_stage(dataset: ray.data.Dataset, spec: Any, asking_per_block: int, follo
 
     It begins when the asker `following`, of the role after it, has begun.
     """
-    # A block stays until its slowest row is answered and stored. Twice as many are held as would fill the open requests, so that
-    # a slot that falls free has a row waiting for it.
-    open_blocks = max(2, -(-2 * spec.in_flight // asking_per_block))
+    # A block stays until its slowest row is answered and stored, and the larger it is, the longer it waits for one of many. So
+    # more rows are held than would fill the open requests: a slot that falls free finds one waiting, however answers differ.
+    held = spec.in_flight * max(2, math.isqrt(asking_per_block))
+    open_blocks = max(2, -(-held // asking_per_block))
     return dataset.map_batches(
         Ask,
         fn_constructor_args=(spec.asker, spec.stream, [ray.put(spec)], following),

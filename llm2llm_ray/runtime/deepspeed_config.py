@@ -31,8 +31,9 @@ def zero_stage_of(student: StudentConfig, device: Device) -> int:
 
 
 def clips_itself(student: StudentConfig, device: Device) -> bool:
-    """Whether the optimizer clips gradients as it reads them (optimizer.py): it alone steps then, with whole gradients."""
-    return zero_stage_of(student, device) == 0 and precision_of(student, device) == "fp32"
+    """Whether the optimizer clips gradients as it reads them (optimizer.py): it alone steps then, with whole gradients. Only one
+    worker: several must clip by the same norm to the last bit, or their weights drift apart."""
+    return student.workers == 1 and zero_stage_of(student, device) == 0 and precision_of(student, device) == "fp32"
 
 
 def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, micro: int) -> dict[str, Any]:

@@ -22,11 +22,12 @@ class ClippingAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        assert closure is None, "it would compute the gradients only now"
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        # What the fused step divides gradients by: torch.amp's place for a loss scale (not used in float32).
-        self.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
-        return super().step(closure)
+        # What the fused step divides gradients by, and writes back: torch.amp's place for a loss scale; float32 has none.
+        self.grad_scale = (norm + 1e-6) / self._max_norm if norm > self._max_norm else None
+        return super().step()
 
 
 def optimizer_of(model: Any, student: StudentConfig, *, clips: bool) -> torch.optim.Optimizer:

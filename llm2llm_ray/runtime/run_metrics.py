@@ -64,39 +64,38 @@ class RunMetrics:
 
 
 class AskMetrics:
-    """What one `Asker` knows: requests, replies, tokens. Counted here and told by `tell`: Ray's metrics take more of an asker's
-    processor time, reply by reply, than storing the replies does."""
+    """What one `Asker` knows: requests, replies, tokens. What comes reply by reply is counted here and told by `tell`:
+    Ray's metrics would take more of an asker's processor time than storing the replies does."""
 
     def __init__(self, run_root: str, role: str) -> None:
         self._tags = {"run": PurePath(run_root).name, "role": role}
-        self._in_flight = 0
         self._replies: Counted[str] = Counted()
         self._tokens: Counted[str] = Counted()
-
-    def in_flight(self, count: int) -> None:
-        self._in_flight = count
+        self._replayed = 0
 
     def answered(self, reply: Reply) -> None:
         self._replies[reply.finish_reason] += 1
         self._tokens["prompt"] += reply.prompt_tokens
         self._tokens["completion"] += reply.completion_tokens
 
-    def rows(self, count: int) -> None:
-        _counter("rows", "Rows that passed a role", "role").inc(count, self._tags)
-
     def replayed(self) -> None:
-        _counter("replayed", "Replies taken from the store instead of asked", "role").inc(1, self._tags)
+        self._replayed += 1
 
     def retried(self) -> None:
         """A request was sent again because a replica or its queue did not take it."""
         _counter("retries", "Requests sent again", "role").inc(1, self._tags)
 
-    def tell(self) -> None:
-        """What came since the last time."""
-        _gauge("requests_in_flight", "Requests open to a model", "role").set(self._in_flight, self._tags)
+    def tell(self, *, rows: int, in_flight: int) -> None:
+        """What came since the last time, `rows` that passed the role among it, and how many requests are open now."""
+        _gauge("requests_in_flight", "Requests open to a model", "role").set(in_flight, self._tags)
+        if rows:
+            _counter("rows", "Rows that passed a role", "role").inc(rows, self._tags)
+        if self._replayed:
+            _counter("replayed", "Replies taken from the store instead of asked", "role").inc(self._replayed, self._tags)
         for finish, count in self._replies.items():
             _counter("replies", "Replies of a model", "role", "finish").inc(count, self._tags | {"finish": finish})
         for kind, count in (+self._tokens).items():
             _counter("tokens", "Tokens of answered requests", "role", "kind").inc(count, self._tags | {"kind": kind})
+        self._replayed = 0
         self._replies.clear()
         self._tokens.clear()

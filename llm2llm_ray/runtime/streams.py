@@ -25,13 +25,18 @@ from llm2llm_ray.types import DatasetVersion, Student
 ROWS_PER_BLOCK_ALONE = 16
 """Where nobody waits for the wrong rows: a block costs Ray Data its processor time whatever its size."""
 _BLOCKS, _MOST_PER_BLOCK = 1024, 64
-"""A set of so many blocks gets larger ones instead of more of them, up to a size: a row of blocks of 64 costs a third of the
-processor time of one of blocks of 4, and what overlaps are minutes then."""
+"""A set of so many blocks gets larger ones instead of more of them, up to a size: in blocks of 64 a row costs two thirds of the
+processor time that it costs in blocks of 16, and what overlaps are minutes then."""
 ONE_TASK: dict[str, Any] = {"concurrency": 1, "ray_remote_args": {"num_cpus": 0.1}}
 """For reading and writing: each further task at once would start a worker process, seconds of a laptop's CPU, for kilobytes."""
 _ROWS_PER_FILE = 4096
 """Written behind the last answer of as many rows: a task and a file for each block of four would cost more than the rows do."""
 ROW_COLUMNS = ["id", "input", "output", "origin", "seed_id"]
+
+
+def block_rows(rows: int, least: int, *, alone: bool) -> int:
+    """`alone`: nobody waits for the wrong rows."""
+    return max(least, ROWS_PER_BLOCK_ALONE if alone else 1, min(_MOST_PER_BLOCK, rows // _BLOCKS))
 
 
 @dataclass(kw_only=True)
@@ -72,8 +77,7 @@ class RayGraded:
         solve = self.solve if further else replace(self.solve, in_flight=self.in_flight_alone)
         with ThreadPoolExecutor(1) as beside:
             loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
-            least = self.rows_per_block if further else max(self.rows_per_block, ROWS_PER_BLOCK_ALONE)
-            per_block = max(least, min(_MOST_PER_BLOCK, self.rows.num_rows // _BLOCKS))
+            per_block = block_rows(self.rows.num_rows, self.rows_per_block, alone=not further)
             self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)], per_block)
             loaded.result()
 

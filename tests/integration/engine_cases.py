@@ -59,11 +59,26 @@ def gradient_case(model: str, rank: int, world: int, micro: int, zero: int, out:
         torch.save(result, out / f"gradient-{world}-{micro}-{zero}.pt")
 
 
+CLIPPED = 0.05
+"""Total norm; that of the first gradient is some 20 times as large."""
+
+
+def clipped_case(model: str, rank: int, world: int, zero: int, out: Path, **settings: object) -> None:
+    case = training(model, rank, world, 4, zero_stage=zero, gradient_clipping=CLIPPED, **settings)
+    run_update(case, list(range(7)), case.lengths)
+    moments = first_moments(case.engine)
+    if rank == 0:
+        torch.save(
+            {"optimizer": type(case.engine.basic_optimizer).__name__, "moments": moments}, out / f"clipped-{world}-{zero}.pt"
+        )
+
+
 def lora_case(model: str, rank: int, world: int, zero: int, out: Path) -> None:
     """Train an adapter, keep the engine's own logits, export."""
     from transformers import AutoTokenizer
 
-    case = training(model, rank, world, 2, zero_stage=zero, method="lora", lora={"rank": 4, "alpha": 64})
+    settings = {"gradient_clipping": 1.0} if zero == 0 else {}
+    case = training(model, rank, world, 2, zero_stage=zero, method="lora", lora={"rank": 4, "alpha": 64}, **settings)
     for _ in range(5):
         run_update(case, list(range(7)), case.lengths)
     case.engine.eval()
@@ -82,7 +97,10 @@ def main() -> None:
     cases = {1: [(1, 0), (4, 0), (4, 2), (8, 1)], 2: [(1, 0), (4, 2), (1, 3), (4, 3)]}[world]
     for micro, zero in cases:
         gradient_case(model, rank, world, micro, zero, out)
-    lora_case(model, rank, world, {1: 2, 2: 3}[world], out)
+    for zero in {1: (0, 2), 2: (0,)}[world]:
+        clipped_case(model, rank, world, zero, out)
+    for zero in {1: (0, 2), 2: (3,)}[world]:
+        lora_case(model, rank, world, zero, out)
     torch.distributed.destroy_process_group()
 
 

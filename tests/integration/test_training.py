@@ -262,7 +262,21 @@ def test_neither_micro_batches_nor_workers_nor_zero_change_the_gradient(engine_c
             assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max(), f"{file.name} {name}"
 
 
-@pytest.mark.parametrize("case", ["lora-1-2", "lora-2-3"])
+@pytest.mark.parametrize(("case", "optimizer"), [("1-0", "ClippingAdamW"), ("1-2", "AdamW"), ("2-0", "AdamW")])
+def test_gradients_are_clipped_once_whoever_does_it(engine_cases: Path, tiny_model: str, case: str, optimizer: str) -> None:
+    from engine_cases import CLIPPED
+
+    expected, _ = reference_gradient(tiny_model)
+    norm = torch.nn.utils.get_total_norm(list(expected.values()))
+    assert norm > 2 * CLIPPED
+    found = torch.load(engine_cases / f"clipped-{case}.pt")
+    assert found["optimizer"] == optimizer
+    for name, gradient in expected.items():
+        clipped = gradient * CLIPPED / norm
+        assert (found["moments"][name] * 10 - clipped).abs().max() <= 1e-4 * clipped.abs().max(), name
+
+
+@pytest.mark.parametrize("case", ["lora-1-0", "lora-1-2", "lora-2-3"])
 def test_a_merged_adapter_computes_what_the_engine_did(engine_cases: Path, tiny_model: str, case: str) -> None:
     from engine_cases import PROBE
     from safetensors.torch import load_file

@@ -105,7 +105,9 @@ def test_texts_looked_for_ahead_match_the_rows_added_since_as_well(
 ) -> None:
     usual, few = _answers(_in_memory()), _answers(_in_memory(ROWS[:100]))
     assert usual != few
+    monkeypatch.setattr(similarity, "_FLUSHED_ROWS", 20)
     index = open_index(tmp_path, Read(100).parts[:1], 0.9, str)
+    assert len(index.segments()) > 1
     monkeypatch.setattr(similarity, "_FLUSHED_ROWS", flushed)
     index.look_ahead(QUERIES)
     assert _answers(index) == few

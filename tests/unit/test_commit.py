@@ -2,9 +2,11 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm2llm_ray.augmentation import commit, similarity
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates, Refused
 from llm2llm_ray.augmentation.normal_form import same_text
 from llm2llm_ray.config import AugmentationConfig
@@ -129,3 +131,19 @@ def test_arrival_order_changes_nothing_and_no_text_stands_twice(candidates: list
         for other in [_SEED, _TEST, *admitted[:position]]:
             # Rows without a visible character are the empty gate's business.
             assert not row.input.split() or not same_text(row.input, other.input)
+
+
+@pytest.mark.parametrize(("ahead", "flushed"), [(1, 1000), (3, 1000), (3, 2), (1000, 2)])
+def test_how_many_are_looked_for_at_once_changes_no_verdict(ahead: int, flushed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(4)
+    words = [f"{first}{rest}" for first in "abcdefgh" for rest in ("lpha", "ravo")]
+    texts = [" ".join(draw.choices(words, k=draw.choice([2, 13]))) for _ in range(12)]
+    texts += [_LONG, _SEED.input, *(text.upper() for text in texts), *(f"{text} really" for text in texts)]
+    candidates = [
+        _candidate(text, draw.choice(["billing", "refund"]), index=k) for k, text in enumerate(draw.sample(texts, len(texts)))
+    ]
+    usual = _verdicts(_gates(), *candidates)
+    assert {reason for reason, _ in usual} == {"", "duplicate", "near_duplicate", "conflicting_label", "contaminated"}
+    monkeypatch.setattr(commit, "AHEAD", ahead)
+    monkeypatch.setattr(similarity, "_FLUSHED_ROWS", flushed)
+    assert _verdicts(_gates(), *candidates) == usual

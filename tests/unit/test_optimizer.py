@@ -44,5 +44,9 @@ def test_one_of_the_two_clips(zero_stage: int | str, clips: bool) -> None:
     assert isinstance(optimizer_of(torch.nn.Linear(2, 2), student, clips=clips), ClippingAdamW) is clips
 
 
+def test_several_workers_clip_by_one_norm() -> None:
+    assert not clips_itself(_student(zero_stage=0, workers=2), "cpu")
+
+
 def test_on_gpu_deepspeed_keeps_bfloat16_and_clips() -> None:
     assert not clips_itself(_student(zero_stage=0), "gpu")

@@ -1,0 +1,56 @@
+"""An asker's metrics: counted reply by reply, told together, and only once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from llm2llm_ray.runtime import run_metrics
+from llm2llm_ray.types import Reply
+
+
+class Series:
+    """What Ray would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, Mapping[str, str]]] = []
+
+    def __call__(self, name: str, about: str, *tags: str) -> Series.Of:
+        return Series.Of(self, name, {"run", *tags})
+
+    class Of:
+        def __init__(self, series: Series, name: str, tags: set[str]) -> None:
+            self._series, self._name, self._tags = series, name, tags
+
+        def inc(self, value: float, tags: Mapping[str, str]) -> None:
+            assert value > 0 and set(tags) == self._tags
+            self._series.told.append((self._name, value, {tag: tags[tag] for tag in tags if tag not in ("run", "role")}))
+
+        set = inc
+
+
+def test_a_second_telling_tells_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = Series()
+    monkeypatch.setattr(run_metrics, "_counter", series)
+    monkeypatch.setattr(run_metrics, "_gauge", series)
+    metrics = run_metrics.AskMetrics("/runs/demo", "student")
+    for finish, tokens in (("stop", 5), ("stop", 7), ("length", 0)):
+        metrics.answered(Reply(text="", finish_reason=finish, prompt_tokens=10, completion_tokens=tokens))
+    metrics.replayed()
+    metrics.replayed()
+    assert not series.told
+    metrics.tell(rows=4, in_flight=3)
+    assert series.told == [
+        ("requests_in_flight", 3, {}),
+        ("rows", 4, {}),
+        ("replayed", 2, {}),
+        ("replies", 2, {"finish": "stop"}),
+        ("replies", 1, {"finish": "length"}),
+        ("tokens", 30, {"kind": "prompt"}),
+        ("tokens", 12, {"kind": "completion"}),
+    ]
+    series.told.clear()
+    metrics.answered(Reply(text="", finish_reason="error", error="no"))
+    metrics.tell(rows=0, in_flight=1)
+    assert series.told == [("requests_in_flight", 1, {}), ("replies", 1, {"finish": "error"})]
