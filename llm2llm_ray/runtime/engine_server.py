@@ -27,6 +27,7 @@ class EngineServer(LLMServer):
         self._own = (str(llm_config.model_loading_config.model_source), weights_sha)
         self._asleep = False
         self._open = 0
+        self._answered = 0
         self._turn = asyncio.Condition()
         self._replica = serve.get_replica_context().replica_id.to_full_id_str()
 
@@ -50,6 +51,7 @@ class EngineServer(LLMServer):
                 final = [output async for output in stream][-1]  # FINAL_ONLY: there is one
             except (VLLMValidationError, ValueError) as error:
                 return {"error": f"refused: {error}", "weights_sha": self._sha, "replica": self._replica}
+            self._answered += 1
             answer = final.outputs[0]
             return {
                 "text": answer.text,
@@ -119,7 +121,7 @@ class EngineServer(LLMServer):
         await self.reset_prefix_cache()
 
     async def identity(self) -> dict[str, Any]:
-        """Who answers: replica, weights, node. For tests, evidence and placement checks."""
+        """Who answers (replica, weights, node), and how often it has. For tests, evidence and placement checks."""
         import os
 
         import ray
@@ -127,6 +129,7 @@ class EngineServer(LLMServer):
         return {
             "replica": self._replica,
             "weights_sha": self._sha,
+            "answered": self._answered,
             "node": ray.get_runtime_context().get_node_id(),
             "pid": os.getpid(),
         }

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from llm2llm_ray.runtime.engines import EngineSpec
+from llm2llm_ray.runtime.engines import EngineSpec, identities
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.training_log import TrainingLog
 
@@ -29,21 +29,36 @@ _SERIES = re.compile(
     r"|serve_(?:num_router_requests|deployment_(?:request_counter|replica_starts))\w*|serve_replica_\w*processing_queries)"
 )
 _LABEL = re.compile(r'(application|WorkerId)="([^"]*)"')
-_SCRAPE_WAIT_S = 12.0  # Ray exports a worker's metrics every 10 s
+_SCRAPE_WAIT_S = 12.0
+"""At most: Ray exports a worker's metrics every 10 s."""
+_SCRAPE_EVERY_S = 1.0
 
 
 def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
     """Writes evidence/logs.txt and evidence/metrics.prom below the run; returns their names and a few of the lines."""
     apps = [spec.app for spec in specs]
-    if apps:
-        time.sleep(_SCRAPE_WAIT_S)
-    found = [(line, dict(_LABEL.findall(line))) for line in _scrape() if _SERIES.match(line)]
-    replicas = {labels["WorkerId"] for _, labels in found if labels.get("application") in apps and "WorkerId" in labels}
-    series = [line for line, labels in found if labels.get("application", labels.get("WorkerId")) in {*apps, *replicas}]
+    answered = sum(replica["answered"] for app in apps for replica in identities(app))
+    series, replicas = _series(apps)
+    over = time.monotonic() + _SCRAPE_WAIT_S
+    while apps and time.monotonic() < over and _counted(series) < answered:
+        time.sleep(_SCRAPE_EVERY_S)
+        series, replicas = _series(apps)
     logs = list(_log_lines(replicas | _trainers(files)))
     files.replace("evidence/logs.txt", "\n".join(logs).encode())
     files.replace("evidence/metrics.prom", "\n".join(series).encode())
     return {"logs": "evidence/logs.txt", "metrics": "evidence/metrics.prom", "log_lines": len(logs), "series": len(series)}
+
+
+def _series(apps: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The lines of these applications' replicas, and these replicas' worker ids."""
+    found = [(line, dict(_LABEL.findall(line))) for line in _scrape() if _SERIES.match(line)]
+    replicas = {labels["WorkerId"] for _, labels in found if labels.get("application") in apps and "WorkerId" in labels}
+    return [line for line, labels in found if labels.get("application", labels.get("WorkerId")) in {*apps, *replicas}], replicas
+
+
+def _counted(series: Sequence[str]) -> float:
+    """Requests that vLLM has counted as answered."""
+    return sum(float(line.rpartition(" ")[2]) for line in series if line.startswith("ray_vllm_request_success"))
 
 
 def _trainers(files: Files) -> set[str]:

@@ -241,17 +241,20 @@ def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_m
     assert greedy_tokens(engines, student.path) != greedy_tokens(engines, tiny_model), "an adapter that changes nothing"
 
 
-def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path) -> None:
-    from llm2llm_ray.runtime.evidence import collect
+def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm2llm_ray.runtime import evidence
     from llm2llm_ray.storage.files import Files
 
     ask(engines, tiny_model, PROMPTS)
     spec = EngineSpec(role="student", app=engines, model=tiny_model, sha="", engine=EngineConfig())
-    collect(Files(str(tmp_path)), [spec])
+    evidence.collect(Files(str(tmp_path)), [spec])
     logs = (tmp_path / "evidence" / "logs.txt").read_text()
     assert "V1 LLM engine" in logs
     series = (tmp_path / "evidence" / "metrics.prom").read_text()
     assert "ray_vllm_" in series and f'application="{engines}"' in series
-    collect(Files(str(tmp_path / "other")), [replace(spec, app="llm2llm-other-student")])
+    counted = sum(float(line.split()[-1]) for line in series.splitlines() if line.startswith("ray_vllm_request_success"))
+    assert counted >= asyncio.run(identity(engines))["answered"] > 0, "not before Ray has told of the last answer"
+    monkeypatch.setattr(evidence, "identities", lambda app: [])  # it has no replicas
+    evidence.collect(Files(str(tmp_path / "other")), [replace(spec, app="llm2llm-other-student")])
     for name in ("logs.txt", "metrics.prom"):  # what another run's engines said proves nothing about this one
         assert (tmp_path / "other" / "evidence" / name).read_text() == ""
