@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from a_run import Run, scripted_run, served_run
 
@@ -23,7 +26,11 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
         lambda run: any(event["event"] == "stage_started" for event in run.events()),
         RAY_process_group_cleanup_enabled="0",
         RAY_kill_child_processes_on_worker_exit="0",
+        RAY_worker_niceness="0",
     )
+    if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd"))):
+        assert niceness(process, "VLLM::EngineCor") == niceness(process, "ray::RayTrainWo") == {0}, "models go first"
+        assert niceness(process, "ray::Asker") == niceness(process, "ray::ServeContr") == {19}
     hung = run.left_behind("VLLM::")
     for pid in hung:
         os.kill(pid, signal.SIGSTOP)  # an engine that hangs does not notice that its replica is gone
@@ -49,6 +56,16 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     while run.left_behind() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert run.left_behind() == []
+
+
+def niceness(process: subprocess.Popen[str], name: str) -> set[int]:
+    """Of all processes below the run's command whose name (cut at 15 letters, or with what they do) begins so."""
+    found = set()
+    for below in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if below.name().startswith(name):
+                found.add(below.nice())
+    return found
 
 
 @pytest.fixture(scope="module")
