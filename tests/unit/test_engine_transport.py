@@ -1,0 +1,79 @@
+"""What a request to an engine is sent again for, and what ends it. A handle that fails on purpose stands in for Serve's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorUnavailableError
+from ray.serve.exceptions import BackPressureError
+
+from llm2llm_ray.runtime import transports
+from llm2llm_ray.runtime.transports import EngineRoute, EngineTransport
+
+_ANSWER = {"text": "yes", "finish_reason": "stop"}
+
+
+class Handle:
+    """Fails as told, call by call, and then answers."""
+
+    def __init__(self, *failures: BaseException) -> None:
+        self._failures = list(failures)
+        self.ids: list[str] = []
+        self.ask = self
+
+    async def remote(self, token_ids: list[int], sampling: dict[str, Any], request_id: str, weights: Any) -> dict[str, Any]:
+        self.ids.append(request_id)
+        if self._failures:
+            raise self._failures.pop(0)
+        return _ANSWER
+
+
+class Slow(Handle):
+    async def remote(self, *call: Any) -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return _ANSWER
+
+
+def _transport(handle: Handle) -> tuple[EngineTransport, list[bool]]:
+    retried: list[bool] = []
+    transport = EngineTransport.__new__(EngineTransport)  # its own start wants a cluster and a tokenizer
+    transport._handle, transport._on_retry = handle, lambda: retried.append(True)
+    transport._route = EngineRoute(app="app", tokenizer="t", max_model_len=64, model="m")
+    return transport, retried
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "wait_random_exponential", lambda **settings: lambda state: 0)
+
+
+def test_what_the_world_breaks_is_asked_again_under_another_id() -> None:
+    # A replica that is being stopped cancels its own task, and Serve hands that on as the answer.
+    failures = (asyncio.CancelledError(), ActorUnavailableError("gone", None), BackPressureError(1, 1), TimeoutError())
+    handle = Handle(*failures)
+    transport, retried = _transport(handle)
+    assert asyncio.run(transport._send([1], {})) == _ANSWER
+    assert len(set(handle.ids)) == len(failures) + 1 == len(retried) + 1
+
+
+def test_a_cancelled_caller_is_not_asked_for_again() -> None:
+    transport, retried = _transport(Slow())
+
+    async def cancelled() -> None:
+        asking = asyncio.create_task(transport._send([1], {}))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(cancelled())
+    assert not retried
+
+
+def test_what_the_request_breaks_is_told() -> None:
+    transport, retried = _transport(Handle(KeyError("no such thing")))
+    with pytest.raises(KeyError):
+        asyncio.run(transport._send([1], {}))
+    assert not retried
