@@ -21,7 +21,7 @@ PROBE = [[5, 9, 17, 33, 65, 129, 257, 300]]
 
 def training(model: str, rank: int, world: int, micro: int, **settings: object) -> Training:
     student = StudentConfig.model_validate(
-        {"model": model, "global_batch_size": 8, "gradient_clipping": 1e9, "learning_rate": 1e-3} | settings
+        {"model": model, "workers": world, "global_batch_size": 8, "gradient_clipping": 1e9, "learning_rate": 1e-3} | settings
     )
     device = prepare_process("cpu", 1)
     engine = start_engine(model, student, device="cpu", workers=world, micro=micro)
