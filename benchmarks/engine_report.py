@@ -56,6 +56,7 @@ def overrides(given: argparse.Namespace, work: Path, name: str) -> list[str]:
             "student.max_length=256",
             f"evaluation.{long}",
             f"teacher.{long}",
+            "teacher.engine.max_model_len=1024",  # its tokenizer makes two tokens of what others make one of
         ]
     else:
         found += [f"task.data={given.data.resolve()}"]
