@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime import student_training
 from llm2llm_ray.runtime.models import model_sha
 from llm2llm_ray.runtime.student_training import RayTrainer
 from llm2llm_ray.runtime.tokens import encode_rows
@@ -164,8 +165,11 @@ def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkey
     assert len(run.lines) == lines
 
 
-def test_running_out_of_memory_halves_the_micro_batch(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
+def test_running_out_of_memory_halves_the_micro_batch(
+    ray_cluster: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The address space of the worker is really limited, from outside, once it has started with 32 rows at once."""
+    monkeypatch.setattr(student_training, "SECONDS_BETWEEN_POLLS", 0.01)  # later it may have all the memory it needs
     limited: list[int] = []
 
     def limit(line: Line) -> None:
