@@ -62,7 +62,6 @@ class Roles:
     parts: Parts
     recorded: str = ""
     """File of the wrong rows that `augment` is given."""
-    wrong_rows: int = 0
 
     def measure(self, what: str) -> Span:
         name = f"{what}-{uuid.uuid4().hex[:8]}"
@@ -88,16 +87,16 @@ class Roles:
         wrong = table.filter(pc.and_(pc.invert(table["correct"]), pc.equal(table["error"], "")))
         self.recorded = f"rounds/wrong-{name}.parquet"
         pq.write_table(wrong, files.absolute(self.recorded))
-        self.wrong_rows = int(wrong.num_rows)
-        return self.wrong_rows
+        return int(wrong.num_rows)
 
     def evaluate(self, name: str) -> None:
         self.parts.graded(self._student(name), self.parts.inputs.seeds).drain(f"rounds/{name}")
 
     def augment(self, name: str) -> None:
         config, files = self.parts.config, self.parts.files
-        count = -(-self.wrong_rows // config.evaluation.rows_per_block)
-        blocks = ray.data.read_parquet(files.absolute(self.recorded), override_num_blocks=count, **ONE_TASK)
+        recorded = files.absolute(self.recorded)
+        count = max(1, -(-pq.read_metadata(recorded).num_rows // config.evaluation.rows_per_block))
+        blocks = ray.data.read_parquet(recorded, override_num_blocks=count, **ONE_TASK)
         spec = replace(self._teacher(name), stream=uuid.uuid4().hex)
         ask_stage(blocks, spec, config.evaluation.rows_per_block).write_parquet(files.absolute(f"rounds/{name}"), **ONE_TASK)
 

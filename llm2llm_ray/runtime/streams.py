@@ -86,7 +86,7 @@ class RayGraded:
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts],
             columns=ROW_COLUMNS,
-            override_num_blocks=-(-self.rows.num_rows // rows_per_block),
+            override_num_blocks=max(1, -(-self.rows.num_rows // rows_per_block)),
             **ONE_TASK,
         )
         for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
