@@ -39,18 +39,24 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    memory, group = _meminfo(), group_memory()
-    total, available = memory.get("MemTotal", 0.0), memory.get("MemAvailable", 0.0)
+    total, available = memory()
     flags = set(_cpuinfo("flags").split())
     return Machine(
         cpu=_cpuinfo("model name"),
         cores=len(os.sched_getaffinity(0)),
         bf16=bool(flags & _BF16),
-        memory_gib=min(total, group[0]) if group else total,
-        available_gib=min(available, group[1]) if group else available,
+        memory_gib=total,
+        available_gib=available,
         shm_gib=free_gib("/dev/shm") if os.path.isdir("/dev/shm") else 0.0,
         gpus=gpus(),
     )
+
+
+def memory() -> tuple[float, float]:
+    """How much there is, and how much of it can still be had, in GiB: of the machine, or of the control group if that is less."""
+    machine, group = _meminfo(), group_memory()
+    total, available = machine.get("MemTotal", 0.0), machine.get("MemAvailable", 0.0)
+    return (min(total, group[0]), min(available, group[1])) if group else (total, available)
 
 
 def free_gib(path: str | Path) -> float:
