@@ -109,12 +109,24 @@ def start_engine(start: str, student: StudentConfig, *, device: Device, workers:
     dtype = torch.bfloat16 if precision_of(student, device) == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(start, dtype=dtype)
     del partitioned
+    if device == "cpu":
+        _own_weights(model)
     if student.method == "lora":
         model = _with_adapter(model, student)
     model.train()
     optimizer = optimizer_of(model, student, clips=clips_itself(student, device))
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine
+
+
+def _own_weights(model: Any) -> None:
+    """Off the file: it is mapped, and the first update, which writes to each of its pages, had the kernel copy them one by one.
+
+    2.6 s of processor time for 135M weights; a copy takes 0.2, into memory that the training before has left.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
 
 
 def _let_deepspeed_speak() -> None:
