@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -68,13 +69,16 @@ class Driver:
         seeds = self._inputs.seeds
         iterations = list(self._iterations(parts, seeds, trainer))
         exams = self._exams(parts, seeds, trainer, iterations)
-        trainer.close()
+        with ThreadPoolExecutor(1) as beside:
+            closed = beside.submit(trainer.close)  # while Ray's metrics come to count the last answer
+            evidence = collect(self._files, engines.specs)
+            closed.result()
         report = {
             "run": config.run.name,
             "engine_seconds": engines.seconds,
             "iterations": [self._told(i) for i in iterations],
             "exams": exams,
-            "evidence": collect(self._files, engines.specs),
+            "evidence": evidence,
         }
         self._board.close()
         self._stage("done", iterations[-1].index)
