@@ -21,7 +21,7 @@ $(SETUP): pyproject.toml locks/cpu.txt locks/cpu-source.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $(SETUP)
 
-demo: $(SETUP) ## the whole loop on the demo data, about 10 minutes on 2 cores
+demo: $(SETUP) ## the whole loop on the demo data, about 6 minutes on 2 cores
 	$(BIN)/llm2llm run jobs/demo.yaml
 
 test: check unit integration ## what CI runs
