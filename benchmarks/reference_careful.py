@@ -1,9 +1,9 @@
 """The careful baseline of reference.py: LLM2LLM in one process, as a good engineer would write it with Hugging Face.
 
 Models are read once; the base weights stay in memory and are copied back before each training. Rows of a pass are laid end to
-end, without padding; logits are computed where the loss is; AdamW is the fused one and scales gradients as it reads them. Only
-seeds are evaluated. The same rows make the same updates as in our run. How answers are computed: reference_generation.py. No Ray,
-no vLLM, no DeepSpeed.
+end, without padding, and attended as in our training; logits are computed where the loss is; AdamW is the fused one and scales
+gradients as it reads them (reference_optimizer.py). Only seeds are evaluated. The same rows make the same updates as in our run.
+How answers are computed: reference_generation.py. No Ray, no vLLM, no DeepSpeed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from reference_generation import Writer, end_to_end, load_model
+from reference_optimizer import Optimizer
+from reference_place import place_of
 from reference_stages import (
     OUTCOME,
     Inputs,
@@ -34,7 +36,6 @@ from safetensors.torch import save_model
 from transformers import AutoTokenizer
 
 import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
-from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.batching import global_batches, learning_rate
 from llm2llm_ray.runtime.models import resolve_model
 from llm2llm_ray.runtime.tokens import Row, encode_rows
@@ -47,9 +48,10 @@ class Student:
 
     def __init__(self, model: Any, base: Sequence[torch.Tensor], tokenizer: Any, inputs: Inputs) -> None:
         self.model, self._base, self._tokenizer, self._inputs = model, base, tokenizer, inputs
-        # Otherwise a second gradient of the vocabulary's size, nearly all zeros, is filled and added in every pass. The head's
-        # comes first in a backward pass and is dense, and so is their sum.
-        model.get_input_embeddings().sparse = model.config.tie_word_embeddings
+        if model.device.type == "cpu" and model.dtype == torch.float32:
+            # Otherwise a second gradient of the vocabulary's size, nearly all zeros, is filled and added in every pass. The
+            # head's comes first in a backward pass and is dense, and so is their sum.
+            model.get_input_embeddings().sparse = model.config.tie_word_embeddings
 
     def finetune(self, dataset: Sequence[Example]) -> tuple[int, int]:
         """From the base weights, on all rows; returns updates and tokens."""
@@ -60,47 +62,33 @@ class Student:
         parameters = list(self.model.parameters())
         with torch.no_grad():
             torch._foreach_copy_(parameters, list(self._base))
-        optimizer = adamw(parameters, settings)
+        optimizer = Optimizer(parameters, settings)
         tokens = 0
         self.model.train()
         batches = global_batches(len(rows), settings.global_batch_size, settings.seed)
         for update, numbers in enumerate(itertools.islice(batches, total)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(
-                    update, total, peak=settings.learning_rate, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
-                )
             batch = [rows[number] for number in numbers]
             scored = sum(row.n_completion for row in batch)
             for start in range(0, len(batch), settings.micro_batch_size):
                 (self.loss(batch[start : start + settings.micro_batch_size]) / scored).backward()
-            clip(optimizer, parameters, settings.gradient_clipping)
-            optimizer.step()
-            optimizer.zero_grad()
+                optimizer.after_pass()
+            rate = learning_rate(
+                update, total, peak=settings.learning_rate, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
+            )
+            optimizer.step(rate)
             tokens += sum(len(row.ids) for row in batch)
         self.model.eval()
         return total, tokens
 
     def loss(self, rows: Sequence[Row]) -> torch.Tensor:
         """Sum over the completion tokens."""
-        together = end_to_end([row.ids for row in rows])
+        together = end_to_end([row.ids for row in rows], self.model.device)
         ends = itertools.accumulate(len(row.ids) for row in rows)
         scored = torch.cat([torch.arange(end - row.n_completion, end) for end, row in zip(ends, rows, strict=True)])
+        scored = scored.to(self.model.device)
         hidden = self.model.model(**together, use_cache=False).last_hidden_state[0, scored - 1]
-        return torch.nn.functional.cross_entropy(self.model.lm_head(hidden), together["input_ids"][0, scored], reduction="sum")
-
-
-def adamw(parameters: Sequence[torch.nn.Parameter], settings: StudentConfig) -> torch.optim.AdamW:
-    """Weight decay on matrices only."""
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-
-
-def clip(optimizer: torch.optim.AdamW, parameters: Sequence[torch.nn.Parameter], limit: float) -> None:
-    """The fused step divides by `grad_scale`, which saves a pass over all gradients."""
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    optimizer.grad_scale = (norm + 1e-6) / limit if norm > limit else None
+        logits = self.model.lm_head(hidden).float()
+        return torch.nn.functional.cross_entropy(logits, together["input_ids"][0, scored], reduction="sum")
 
 
 def save(model: Any, folder: Path) -> None:
@@ -146,10 +134,11 @@ def main() -> int:
     outcome.started(given.spawned)
     config = inputs.config
     with outcome.span("load"):
+        place = place_of(config)
         folder, teachers = resolve_model(config.student.model), resolve_model(config.teacher.model)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        teacher = load_model(teachers)
-        base = teacher if teachers == folder else load_model(folder)
+        teacher = load_model(teachers, place)
+        base = teacher if teachers == folder else load_model(folder, place)
         trained = copy.deepcopy(base)
     for parameter in [*base.parameters(), *teacher.parameters()]:
         parameter.requires_grad_(False)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reference_place import Place, place_of
 from reference_stages import arguments, read_inputs, refused, solved
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache, DynamicLayer
@@ -29,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from llm2llm_ray.augmentation.reasoning import split_reasoning
 from llm2llm_ray.requests import Request
 from llm2llm_ray.runtime.models import resolve_model
+from llm2llm_ray.runtime.packed_attention import packed_attention, packed_inputs
 from llm2llm_ray.runtime.tokens import encode_prompt
 from llm2llm_ray.types import Reply
 
@@ -40,27 +42,25 @@ LIKELIEST = 1024
 """Tokens looked at for top-p; where they do not hold its mass, all are sorted. Sorting a vocabulary takes longer than a step."""
 
 
-def load_model(folder: str) -> Any:
-    """float32: without AMX or AVX-512 BF16 a CPU only emulates bfloat16."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="grouped_queries").eval()
+def load_model(folder: str, place: Place) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=place.dtype, attn_implementation="grouped_queries")
+    return model.to(place.device).eval()
 
 
-def end_to_end(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+def end_to_end(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
     """What a model is called with to read rows one behind the other: no padding, and none of them sees another."""
-    lengths = [len(ids) for ids in rows]
     ids = torch.tensor([list(itertools.chain.from_iterable(rows))])
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    return {"input_ids": ids, "position_ids": positions, "lengths": lengths}
+    inputs = {"input_ids": ids, **packed_inputs([len(row) for row in rows])}
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
 
 
 def grouped_queries(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *, lengths: Any = None, **more: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *, cu_seq_lens_q: Any = None, **more: Any
 ) -> Any:
-    """Rows laid end to end, each by itself. Or one new token per row: query heads of a key head are taken as queries, where
-    transformers would copy keys and values for each."""
-    if lengths is not None:
-        rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-        return torch.cat([sdpa_attention_forward(module, *row, None, **more)[0] for row in rows], dim=1), None
+    """Rows laid end to end, as our training attends them. Or one new token per row: query heads of a key head are taken as
+    queries, where transformers would copy keys and values for each."""
+    if cu_seq_lens_q is not None:
+        return packed_attention(module, query, key, value, mask, cu_seq_lens_q=cu_seq_lens_q, **more)
     if query.shape[2] > 1 or mask is None:
         return sdpa_attention_forward(module, query, key, value, mask, **more)
     rows, heads, _, size = query.shape
@@ -130,7 +130,7 @@ class Writer:
     def _begun(self, request: Request, prompt: list[int]) -> Writing:
         most = min(int(request.sampling["max_tokens"]), self._context - len(prompt))
         seed = request.sampling.get("seed") if request.sampling["temperature"] else None
-        noise = None if seed is None else torch.Generator().manual_seed(int(seed))
+        noise = None if seed is None else torch.Generator(self._model.device).manual_seed(int(seed))
         return Writing(request=request, prompt=prompt, most=most, noise=noise)
 
     def _reply(self, writing: Writing) -> Reply:
@@ -144,10 +144,11 @@ class Writer:
         """All of one batch to their end; `rows` are sorted by the length of their prompts."""
         width, most = len(rows[-1].prompt), max(row.most for row in rows)
         cache, logits = self._read(rows, width, width + most)
-        mask = torch.zeros(len(rows), 1, 1, width + most)
+        mask = torch.zeros(len(rows), 1, 1, width + most, dtype=self._model.dtype)
         for number, row in enumerate(rows):
             mask[number, :, :, : width - len(row.prompt)] = float("-inf")
-        going = rows
+        going, device = rows, self._model.device
+        mask = mask.to(device)
         while True:
             for row, token in zip(going, self._chosen(logits, going), strict=True):
                 if not row.reason:
@@ -156,12 +157,12 @@ class Writer:
             if not left:
                 return
             if len(left) <= 0.75 * len(going):  # dropping rows copies the cache of the others
-                chosen = torch.tensor(left)
+                chosen = torch.tensor(left, device=device)
                 for layer in cache.layers:
                     layer.keep(chosen)
                 going, mask = [going[number] for number in left], mask[chosen]
-            tokens = torch.tensor([[row.written[-1]] for row in going])
-            positions = torch.tensor([[len(row.prompt) + len(row.written) - 1] for row in going])
+            tokens = torch.tensor([[row.written[-1]] for row in going], device=device)
+            positions = torch.tensor([[len(row.prompt) + len(row.written) - 1] for row in going], device=device)
             seen = cache.layers[0].used + 1
             logits = self._model(
                 input_ids=tokens, position_ids=positions, attention_mask=mask[..., :seen], past_key_values=cache, use_cache=True
@@ -172,14 +173,15 @@ class Writer:
         layers: list[Reserved] = []
         last: list[torch.Tensor] = []
         for first, group in groups(rows):
-            together = end_to_end([row.prompt for row in group])
-            lengths = together["lengths"]
+            together = end_to_end([row.prompt for row in group], self._model.device)
+            lengths = [len(row.prompt) for row in group]
             read = self._model.model(**together, use_cache=True)
-            last.append(read.last_hidden_state[0, torch.tensor(lengths).cumsum(0) - 1])
+            last.append(read.last_hidden_state[0, together["cu_seq_lens_q"][1:] - 1])
             for number, layer in enumerate(read.past_key_values.layers):
                 if number == len(layers):
                     _, heads, _, size = layer.keys.shape
-                    layers.append(Reserved(*(torch.zeros(len(rows), heads, room, size) for _ in range(2)), width))
+                    empty = [layer.keys.new_zeros(len(rows), heads, room, size) for _ in range(2)]
+                    layers.append(Reserved(*empty, width))
                 for to, of in zip(layers[number].room, (layer.keys, layer.values), strict=True):
                     for at, part in enumerate(of[0].split(lengths, dim=1), first):
                         to[at, :, width - part.shape[1] : width] = part
@@ -190,7 +192,7 @@ class Writer:
         if not sampling["temperature"]:
             found: list[int] = logits.argmax(dim=-1).tolist()
             return found
-        return sampled(logits / sampling["temperature"], float(sampling["top_p"]), [row.noise for row in rows])
+        return sampled(logits.float() / sampling["temperature"], float(sampling["top_p"]), [row.noise for row in rows])
 
     def _take(self, row: Writing, token: int) -> None:
         row.written.append(token)
@@ -249,7 +251,8 @@ def main() -> int:
     given = parser.parse_args()
     inputs = read_inputs(given.config, given.overrides)
     folder = resolve_model(given.student)
-    writer = Writer(load_model(folder), AutoTokenizer.from_pretrained(folder), inputs.config.student.engine.max_model_len)
+    model = load_model(folder, place_of(inputs.config))
+    writer = Writer(model, AutoTokenizer.from_pretrained(folder), inputs.config.student.engine.max_model_len)
     marks = {row["id"]: bool(row["correct"]) for row in solved(inputs, inputs.splits.test, writer.answer)}
     given.exam.write_text(json.dumps(marks))
     return 0

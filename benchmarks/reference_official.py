@@ -78,6 +78,7 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
     with outcome.span("start", turn.index):
         # Installed for ours: where the Trainer finds them it imports them, which takes seconds, and uses none of them here.
         sys.modules.update(dict.fromkeys(("deepspeed", "peft", "datasets")))  # type: ignore[arg-type]
+        from reference_place import place_of
         from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
         from llm2llm_ray.runtime.models import resolve_model
@@ -85,6 +86,7 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         from llm2llm_ray.schedule import total_updates
     settings, task = inputs.config.student, inputs.task
     with outcome.span("load", turn.index):
+        place = place_of(inputs.config)
         base = resolve_model(settings.model)
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
@@ -98,9 +100,9 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         output_dir=str(folder.folder / "trainer"), per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.global_batch_size // micro, max_steps=total, learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule, warmup_steps=settings.warmup_ratio, weight_decay=settings.weight_decay,
-        max_grad_norm=settings.gradient_clipping, seed=settings.seed, use_cpu=True, save_strategy="no", report_to=[],
-        logging_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False,
-        optim="adamw_torch_fused", dataloader_pin_memory=False,
+        max_grad_norm=settings.gradient_clipping, seed=settings.seed, use_cpu=not place.gpu, bf16=place.bf16,
+        save_strategy="no", report_to=[], logging_strategy="no", logging_nan_inf_filter=False, disable_tqdm=True,
+        remove_unused_columns=False, optim="adamw_torch_fused", dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = Trainer(model=model, args=told, train_dataset=rows, data_collator=partial(padded, pad=tokenizer.pad_token_id or 0))
     with outcome.span("train", turn.index) as span:
@@ -130,8 +132,10 @@ def evaluate(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn, *, st
     """M^i on all of D^i; then the seeds are kept."""
     with outcome.span("start", turn.index):
         from reference_pipeline import Pipeline
+        from reference_place import place_of
     with outcome.span("load", turn.index):
-        model = Pipeline(str(folder.student(turn.index)), inputs.config.student.engine.max_model_len)
+        context = inputs.config.student.engine.max_model_len
+        model = Pipeline(str(folder.student(turn.index)), context, place_of(inputs.config))
 
     def answer(requests: Sequence[Request]) -> list[Reply]:
         new = max(NEW_TOKENS, inputs.config.evaluation.max_tokens)
@@ -150,12 +154,14 @@ def generate(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> No
     """A^i, and D^{i+1}."""
     with outcome.span("start", turn.index):
         from reference_pipeline import Pipeline
+        from reference_place import place_of
 
         import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
         from llm2llm_ray.runtime.models import resolve_model
 
     with outcome.span("load", turn.index):
-        model = Pipeline(resolve_model(inputs.config.teacher.model), inputs.config.teacher.engine.max_model_len)
+        context = inputs.config.teacher.engine.max_model_len
+        model = Pipeline(resolve_model(inputs.config.teacher.model), context, place_of(inputs.config))
 
     def answer(requests: Sequence[Request]) -> list[Reply]:
         return model.answer(requests, batch=TEACHER_BATCH, new_tokens=inputs.config.teacher.max_tokens, stop_early=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from reference_place import Place
 from reference_stages import refused
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
@@ -24,17 +25,18 @@ class Stopped(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.LongTensor, scores: Any, **more: Any) -> torch.BoolTensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._width :], skip_special_tokens=True)
-        return torch.tensor([any(stop in text for stop in self._stops) for text in texts])  # type: ignore[return-value]
+        done = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
 
 
 class Pipeline:
     """A model and its tokenizer, read from a folder."""
 
-    def __init__(self, folder: str, context: int) -> None:
-        self._context = context
+    def __init__(self, folder: str, context: int, place: Place) -> None:
+        self._context, self._device = context, place.device
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=place.dtype).to(place.device).eval()
 
     def answer(self, requests: Sequence[Request], *, batch: int, new_tokens: int, stop_early: bool) -> list[Reply]:
         """`stop_early`: a batch ends when each of its rows has written an end-of-text token or a stop string."""
@@ -51,7 +53,7 @@ class Pipeline:
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request], new_tokens: int, *, stop_early: bool) -> list[Reply]:
         tokenizer = self._tokenizer
-        asked = tokenizer([self._text(request) for request in requests], return_tensors="pt", padding=True)
+        asked = tokenizer([self._text(request) for request in requests], return_tensors="pt", padding=True).to(self._device)
         settings: dict[str, Any] = {"max_new_tokens": new_tokens, "pad_token_id": tokenizer.pad_token_id, "do_sample": False}
         sampling = requests[0].sampling
         if sampling["temperature"]:

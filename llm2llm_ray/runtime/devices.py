@@ -37,6 +37,8 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray's agent looks at every process of the node each 5 s, for a dashboard that is not there.
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "30000")
+    # Nobody takes this node away with notice, for which Ray Train would keep an actor that asks every 5 s.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(
         address="local",
         num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),

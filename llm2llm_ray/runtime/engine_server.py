@@ -13,9 +13,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
+from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
 from llm2llm_ray.runtime.weights import node_local
+
+
+class ModelIsThere(CallbackBase):
+    """Ray would have a task on each node look for the model, in a process that imports all of vLLM for it (8 s of a laptop's
+    processor per engine). `resolve_model` has found its folder, or downloaded it, before anything started."""
+
+    def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
 
 
 class EngineServer(LLMServer):
@@ -30,6 +39,10 @@ class EngineServer(LLMServer):
         self._answered = 0
         self._turn = asyncio.Condition()
         self._replica = serve.get_replica_context().replica_id.to_full_id_str()
+
+    async def _start_engine(self) -> None:
+        """Without Ray's usage report: it waits for a detached actor of its own, which would outlive the run."""
+        await self.engine.start()
 
     async def ask(
         self, token_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, weights: tuple[str, str] | None

@@ -188,6 +188,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
         deployment_config=deployment,
         runtime_env={"env_vars": env},
         log_engine_metrics=True,
+        callback_config={"callback_class": "llm2llm_ray.runtime.engine_server.ModelIsThere"},
     )
 
 
