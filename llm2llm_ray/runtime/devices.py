@@ -35,6 +35,11 @@ def connect(cluster: ClusterConfig, *, env: dict[str, str]) -> bool:
     os.environ.setdefault("RAY_num_workers_soft_limit", "4")
     # Ray would put its workers, engines and trainings among them, behind everybody: what is around the models gives way instead.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Workers that it starts ahead have not our environment, and so never get work.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    # Its log monitor lists all log files ten times per second, to send their lines where nobody listens (log_to_driver).
+    os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")
+    os.environ.setdefault("LOG_NAME_UPDATE_INTERVAL_S", "30")
     # Ray's agent looks at every process of the node each 5 s, for a dashboard that is not there.
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "30000")
     # Nobody takes this node away with notice, for which Ray Train would keep an actor that asks every 5 s.
