@@ -50,9 +50,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--per-pass", type=int, default=8, help="sequences' worth of tokens in a pass; an update is one pass")
     parser.add_argument("--updates", type=int, default=10, help=f"timed one by one, after {WARM_UP} more")
     parser.add_argument("--peak-tflops", type=float, help="of the device; without it no MFU is told")
+    parser.add_argument("--small", action="store_true", help="two cases of a tiny model on CPU: that all of it runs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.small:
+        given.device, given.shape, given.zero, given.peak_tflops = "cpu", ["tiny"], [2], 1.0
+        given.sequence, given.per_pass, given.updates = 64, 1, 2
+    return given
 
 
 def make_model(shape: str, folder: Path, longest: int) -> None:
@@ -179,8 +184,8 @@ def main() -> int:
             )
     columns = ["shape", "method", "ZeRO stage", "dtype", "tokens an update", "s an update", "tokens/s", "MFU", "peak GiB"]
     table = Rows(title=f"training on one {given.device}, packed (medians)", columns=columns, rows=lines)
-    settings = {name: value for name, value in vars(given).items() if name not in ("json", "case")}
-    measured = Measurement(benchmark="mfu", claims=claims, tables=[table], raw=found, settings=settings)
+    settings = {name: value for name, value in vars(given).items() if name not in ("json", "case", "small")}
+    measured = Measurement(benchmark="mfu", claims=claims, tables=[table], raw=found, settings=settings, small=given.small)
     measured.show()
     if given.json:
         measured.write(given.json)
