@@ -175,15 +175,27 @@ def main() -> int:
         mfu = case["flops"] / median / (given.peak_tflops * 1e12) if given.peak_tflops else None
         lines.append(
             [case["shape"], case["method"], case["engine"]["zero_stage"], case["engine"]["dtype"], case["tokens"],
-             median, case["tokens"] / median, mfu, case["peak_gib"]]
+             median, case["tokens"] / median, mfu, case["peak_gib"],
+             case["padded_because"]]
         )  # fmt: skip
         if mfu is not None:
             asked = 0.45 if case["method"] == "full" and case["shape"] != "tiny" else None
             claims.append(
                 Claim(what=f"{case['shape']}, {case['method']}, ZeRO {case['zero']}: MFU", value=mfu, unit="", at_least=asked)
             )
-    columns = ["shape", "method", "ZeRO stage", "dtype", "tokens an update", "s an update", "tokens/s", "MFU", "peak GiB"]
-    table = Rows(title=f"training on one {given.device}, packed (medians)", columns=columns, rows=lines)
+    columns = [
+        "shape",
+        "method",
+        "ZeRO stage",
+        "dtype",
+        "tokens an update",
+        "s an update",
+        "tokens/s",
+        "MFU",
+        "peak GiB",
+        "padded because",
+    ]
+    table = Rows(title=f"training on one {given.device} (medians)", columns=columns, rows=lines)
     settings = {name: value for name, value in vars(given).items() if name not in ("json", "case", "small")}
     measured = Measurement(benchmark="mfu", claims=claims, tables=[table], raw=found, settings=settings, small=given.small)
     measured.show()

@@ -1,6 +1,7 @@
-"""Where the single-process loops of reference.py compute and in which precision: the same as our run's training.
+"""Where the single-process loops of reference.py compute and in which precision: that of our run's training, in answers too.
 
-A GPU was never used: not run.
+Our engines choose theirs by `engine.dtype` and the processor; it is another one only where `student.precision` is given, or on a
+CPU that computes bfloat16 itself. A GPU was never used: not run.
 """
 
 from __future__ import annotations

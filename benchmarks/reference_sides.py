@@ -16,6 +16,7 @@ from environment import stolen_seconds
 from reference_stages import OUTCOME, Outcome, Span, Turn
 
 from llm2llm_ray.config_file import load_config
+from llm2llm_ray.machine import gpus
 from llm2llm_ray.record import RunRecord
 from llm2llm_ray.runtime.training_workers import KEEP_MEMORY, SPIN
 from llm2llm_ray.timing.phases import ENGINES, STARTING
@@ -57,6 +58,10 @@ class Track:
     work: Path
     stop_early: bool
 
+    @property
+    def gpu(self) -> bool:
+        return load_config(self.config, list(self.overrides)).cluster.device != "cpu" and bool(gpus())
+
     def lap(self, side: Side, number: int) -> Lap:
         folder = self.work / f"{side}-{number}"
         folder.mkdir()
@@ -88,11 +93,13 @@ class Track:
         return [part for override in (*self.overrides, *more) for part in ("--set", override)]
 
     def _env(self, side: Side) -> dict[str, str]:
-        """Ours as a user starts it, on a Ray of its own; the others with what our training workers get."""
+        """Ours as a user starts it, on a Ray of its own; the others with what our training workers get, and one GPU: of several,
+        Hugging Face's Trainer would give each a batch."""
         env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         if side == "ours":
             return env
         threads = load_config(self.config, list(self.overrides)).cluster.threads or os.cpu_count() or 1
+        env.setdefault("CUDA_VISIBLE_DEVICES", "0")
         return env | KEEP_MEMORY | SPIN | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
 
     def _command(self, line: list[str], env: dict[str, str], log: Path) -> None:

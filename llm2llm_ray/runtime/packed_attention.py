@@ -100,10 +100,13 @@ def _on_gpu(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
-    out = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return out[None]
+    settings: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
+    if q.shape[1] != k.shape[1]:
+        if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+            settings["enable_gqa"] = True
+        else:  # torch 2.11
+            k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], dim=1) for each in (k, v))
+    return varlen_attn(q, k, v, bounds, bounds, longest, longest, **settings)[None]
 
 
 def install(model: Any) -> None:
