@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -73,6 +75,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Ru
     run = scripted_run(tmp_path_factory.mktemp("undisturbed"), tiny_model)
     run.finish()
     return run
+
+
+def test_iteration_py_accounts_for_every_second_of_a_run(undisturbed: Run, tmp_path: Path) -> None:
+    script, file = Path(__file__).parents[2] / "benchmarks" / "iteration.py", tmp_path / "stages.json"
+    subprocess.run([sys.executable, str(script), str(undisturbed.path), "--json", str(file)], check=True, timeout=120)
+    found = json.loads(file.read_text())
+    phases = found["phases"]
+    assert sum(phase["seconds"] for phase in phases) == pytest.approx(found["wall_seconds"])
+    trainings = [phase for phase in phases if phase["phase"]["name"] == "train"]
+    told = [iteration["student"]["metrics"]["updates"] for iteration in undisturbed.report()["iterations"]]
+    assert [phase["updates"] for phase in trainings] == told
+    assert all(0 < phase["idle_share"] < 1 for phase in trainings)
+    stages = [phase["phase"]["name"] for phase in phases]
+    assert stages.index("engines") < stages.index("train") and stages.count("engines") == 1, "engines started once, before"
 
 
 def training(run: Run) -> bool:
