@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -95,15 +93,11 @@ def flops(shape: dict[str, Any], rows: list[Any], method: str) -> float:
 def prepared(device: str) -> Any:
     """The torch device, inside a process group of one rank."""
     import torch
+    from one_rank import start_group
 
     from llm2llm_ray.runtime.training_engine import prepare_process
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    backend = "nccl" if device == "gpu" else "gloo"
-    torch.distributed.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    start_group("nccl" if device == "gpu" else "gloo")
     if device == "cpu":
         return prepare_process("cpu", None)
     torch.cuda.set_device(0)  # what Ray Train's worker does; there is none here
@@ -175,27 +169,15 @@ def main() -> int:
         mfu = case["flops"] / median / (given.peak_tflops * 1e12) if given.peak_tflops else None
         lines.append(
             [case["shape"], case["method"], case["engine"]["zero_stage"], case["engine"]["dtype"], case["tokens"],
-             median, case["tokens"] / median, mfu, case["peak_gib"],
-             case["padded_because"]]
+             median, case["tokens"] / median, mfu, case["peak_gib"], case["padded_because"]]
         )  # fmt: skip
         if mfu is not None:
             asked = 0.45 if case["method"] == "full" and case["shape"] != "tiny" else None
             claims.append(
                 Claim(what=f"{case['shape']}, {case['method']}, ZeRO {case['zero']}: MFU", value=mfu, unit="", at_least=asked)
             )
-    columns = [
-        "shape",
-        "method",
-        "ZeRO stage",
-        "dtype",
-        "tokens an update",
-        "s an update",
-        "tokens/s",
-        "MFU",
-        "peak GiB",
-        "padded because",
-    ]
-    table = Rows(title=f"training on one {given.device} (medians)", columns=columns, rows=lines)
+    columns = ["shape", "method", "ZeRO stage", "dtype", "tokens an update", "s an update", "tokens/s", "MFU", "peak GiB"]
+    table = Rows(title=f"training on one {given.device} (medians)", columns=[*columns, "padded because"], rows=lines)
     settings = {name: value for name, value in vars(given).items() if name not in ("json", "case", "small")}
     measured = Measurement(benchmark="mfu", claims=claims, tables=[table], raw=found, settings=settings, small=given.small)
     measured.show()

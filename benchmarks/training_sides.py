@@ -7,7 +7,6 @@ answer is a line on stdout that starts with ANSWER. Nothing is computed while it
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -93,7 +92,7 @@ class Rounds:
 
 def ours(plan: Plan, packed: bool) -> None:
     """The update path of `finetune_worker`: DeepSpeed's engine and `run_update`, on one worker, without Ray Train around it."""
-    import socket
+    from one_rank import start_group
 
     from llm2llm_ray.config import StudentConfig
     from llm2llm_ray.runtime.packed_attention import use_packing
@@ -101,11 +100,7 @@ def ours(plan: Plan, packed: bool) -> None:
     from llm2llm_ray.runtime.training_engine import Progress, prepare_process, start_engine
     from llm2llm_ray.runtime.update import Training, run_update
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    start_group("gloo")
     settings: dict[str, Any] = {} if plan.zero_stage is None else {"zero_stage": plan.zero_stage}
     student = StudentConfig(
         model=plan.model,

@@ -33,6 +33,13 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd"))):
         assert niceness(process, "VLLM::EngineCor") == niceness(process, "ray::RayTrainWo") == {0}, "models go first"
         assert niceness(process, "ray::Asker") == niceness(process, "ray::ServeContr") == {19}
+        # Started ahead, or by Ray to look for the model: nobody's environment, so they would stay as they are.
+        deadline = time.monotonic() + 30  # one of ours has its priority a moment after it stands
+        while 0 in niceness(process, "ray::IDLE"):
+            assert time.monotonic() < deadline, "idle workers stand before the models"
+            time.sleep(0.2)
+    assert niceness(process, "ray::Asker") and not niceness(process, "ray::TelemetryA"), "engines report their usage"
+    assert not niceness(process, "ray::Preemption"), "Ray Train watches for a preemption"
     hung = run.left_behind("VLLM::")
     for pid in hung:
         os.kill(pid, signal.SIGSTOP)  # an engine that hangs does not notice that its replica is gone
@@ -138,7 +145,7 @@ def test_sigkill_while_the_teacher_works_then_the_same_command(tmp_path: Path, t
 @pytest.mark.parametrize("stage", [training, committing, examining])
 def test_sigkill_in_each_other_stage(tmp_path: Path, tiny_model: str, undisturbed: Run, stage: object) -> None:
     run = scripted_run(tmp_path, tiny_model)
-    run.kill_when(stage)  # type: ignore[arg-type]
+    assert run.kill_when(stage) == -signal.SIGKILL  # type: ignore[arg-type]
     run.finish()
     same_end(run, undisturbed)
 
