@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm2llm_ray.config import ClusterConfig
-    from llm2llm_ray.runtime.engines import EngineSpec
+    from llm2llm_ray.runtime.serving.engines import EngineSpec
 
 _END_S = 30
 
@@ -35,8 +35,9 @@ class EngineArguments:
 
 def engine_arguments(spec: EngineSpec, cluster: ClusterConfig, *, device: str) -> EngineArguments:
     """What `ray.serve.llm` hands to AsyncEngineArgs for this engine, and the environment it sets. Imports vLLM."""
-    from llm2llm_ray.runtime.cpu_engine import EXECUTOR
-    from llm2llm_ray.runtime.engines import RUN_MARK, llm_config
+    from llm2llm_ray.runtime.environment import RUN_MARK
+    from llm2llm_ray.runtime.serving.cpu_engine import EXECUTOR
+    from llm2llm_ray.runtime.serving.engines import llm_config
 
     config = llm_config(spec, cluster, device=device, run_folder="")
     kwargs = dict(config.get_engine_config().get_initialization_kwargs())

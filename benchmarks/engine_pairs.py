@@ -24,10 +24,10 @@ from process_use import ProcessUse
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.preflight import Checked, check
-from llm2llm_ray.runtime.devices import connect, device_of
-from llm2llm_ray.runtime.engines import stop_engines
-from llm2llm_ray.runtime.launch import RAY_ENV, prepare
-from llm2llm_ray.runtime.parts import Inputs
+from llm2llm_ray.runtime.connection import connect, device_of
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.launch import prepare
+from llm2llm_ray.runtime.serving.engines import stop_engines
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies
 
@@ -208,7 +208,7 @@ def _same_requests(ours: Pass, bare: Pass) -> None:
 @contextmanager
 def own_ray(config: Config) -> Iterator[None]:
     """As `llm2llm run` starts it. Actors find this folder's modules by PYTHONPATH."""
-    connect(config.cluster, env=RAY_ENV | {"PYTHONPATH": str(REPOSITORY / "benchmarks")})
+    connect(config.cluster, env={"PYTHONPATH": str(REPOSITORY / "benchmarks")})
     try:
         yield
     finally:

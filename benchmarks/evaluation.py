@@ -12,7 +12,7 @@ import sys
 
 from engine_report import compare, options, overrides, work_folder
 
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 
 
 def main() -> int:

@@ -24,9 +24,9 @@ from environment import environment, stolen_seconds
 from rich.console import Console
 from rich.table import Table
 
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.timing.phases import BETWEEN
 from llm2llm_ray.timing.timeline import Activity, Flight, Timeline, Total, timeline
 

@@ -70,7 +70,7 @@ def make_model(shape: str, folder: Path, longest: int) -> None:
 
 def drawn_rows(given: argparse.Namespace, vocabulary: int) -> list[Any]:
     """Rows for one update; four to a sequence."""
-    from llm2llm_ray.runtime.tokens import Row
+    from llm2llm_ray.runtime.models.tokens import Row
 
     rng = random.Random(0)
     lengths = [rng.randint(given.sequence // 8, 3 * given.sequence // 8) for _ in range(4 * given.per_pass)]
@@ -95,7 +95,7 @@ def prepared(device: str) -> Any:
     import torch
     from one_rank import start_group
 
-    from llm2llm_ray.runtime.training_engine import prepare_process
+    from llm2llm_ray.runtime.training.engine import prepare_process
 
     start_group("nccl" if device == "gpu" else "gloo")
     if device == "cpu":
@@ -109,9 +109,9 @@ def run_case(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from llm2llm_ray.config import StudentConfig
-    from llm2llm_ray.runtime.packed_attention import use_packing
-    from llm2llm_ray.runtime.training_engine import Progress, engine_report, start_engine
-    from llm2llm_ray.runtime.update import Training, run_update
+    from llm2llm_ray.runtime.training.engine import Progress, engine_report, start_engine
+    from llm2llm_ray.runtime.training.packed_attention import use_packing
+    from llm2llm_ray.runtime.training.update import Training, run_update
 
     case = json.loads(given.case)
     rows = drawn_rows(given, SHAPES[case["shape"]]["vocab_size"])

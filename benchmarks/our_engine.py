@@ -11,14 +11,15 @@ from typing import Any, Literal
 import ray
 from bare_vllm import EngineArguments, engine_arguments
 
-from llm2llm_ray.requests import Request
-from llm2llm_ray.runtime.ask import Role
-from llm2llm_ray.runtime.driver import quiet_data_context
-from llm2llm_ray.runtime.engines import EngineSpec, engine_handle, identities, start_engines
-from llm2llm_ray.runtime.parts import Inputs, Parts
-from llm2llm_ray.runtime.streams import RayAugmented, RayGraded
-from llm2llm_ray.runtime.tokens import encode_prompt
-from llm2llm_ray.runtime.transports import EngineRoute
+from llm2llm_ray.asking.request import Request
+from llm2llm_ray.runtime.driver.driver import quiet_data_context
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.parts import Parts
+from llm2llm_ray.runtime.models.tokens import encode_prompt
+from llm2llm_ray.runtime.serving.engines import EngineSpec, engine_handle, identities, start_engines
+from llm2llm_ray.runtime.streaming.asker import Role
+from llm2llm_ray.runtime.streaming.streams import RayAugmented, RayGraded
+from llm2llm_ray.runtime.streaming.transports import EngineRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import Reply, Student

@@ -28,15 +28,16 @@ from measurement import Claim, Measurement, Rows, median_ratio
 from service_run import ServiceRun, start_ray
 from service_time import ServiceTime
 
-from llm2llm_ray.runtime.ask import AskSpec
-from llm2llm_ray.runtime.ask_stage import ask_stage
-from llm2llm_ray.runtime.devices import connect
-from llm2llm_ray.runtime.driver import quiet_data_context
-from llm2llm_ray.runtime.engines import start_engines, stop_engines
-from llm2llm_ray.runtime.launch import RAY_ENV, prepare
-from llm2llm_ray.runtime.parts import Inputs, Parts
-from llm2llm_ray.runtime.streams import ONE_TASK, ROW_COLUMNS
-from llm2llm_ray.solving import SOLVED
+from llm2llm_ray.rounds.solving import SOLVED
+from llm2llm_ray.runtime.connection import connect
+from llm2llm_ray.runtime.driver.driver import quiet_data_context
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.launch import prepare
+from llm2llm_ray.runtime.driver.parts import Parts
+from llm2llm_ray.runtime.serving.engines import start_engines, stop_engines
+from llm2llm_ray.runtime.streaming.ask_operator import ask_stage
+from llm2llm_ray.runtime.streaming.asker import AskSpec
+from llm2llm_ray.runtime.streaming.streams import ONE_TASK, ROW_COLUMNS
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import Student
@@ -151,14 +152,14 @@ def simulated(given: argparse.Namespace, folder: Path) -> list[dict[str, Span]]:
 
 def real(given: argparse.Namespace, folder: Path) -> list[dict[str, Span]]:
     """The config's own engines; on one machine they share its cores. The student is the untrained model."""
-    from llm2llm_ray.config_file import load_config
+    from llm2llm_ray.config.file import load_config
     from llm2llm_ray.preflight import check
 
     overrides = [f"run.folder={folder}", f"run.name=overlap-{uuid.uuid4().hex[:6]}", *given.overrides]
     config = load_config(given.real, overrides)
     files = Files(config.run_path)
     prepared = prepare(config, check(config, base_dir=Path(given.real).parent), files)
-    connect(config.cluster, env=RAY_ENV)  # as `llm2llm run` starts it
+    connect(config.cluster)  # as `llm2llm run` starts it
     quiet_data_context()
     parts = Parts(inputs=Inputs(**prepared, device="cpu"), files=files, progress=None)
     try:

@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.planning.plan import Plan, Range, plan
 from llm2llm_ray.planning.plan_table import COUNTS, render_plan, shown
 from llm2llm_ray.planning.rates import Rates, known, measured
 from llm2llm_ray.preflight import check
-from llm2llm_ray.record import RunRecord
 from llm2llm_ray.timing.timeline import Activity, timeline
 
 _FACTOR = 2.0

@@ -24,7 +24,7 @@ from environment import REPOSITORY
 from measurement import Claim, Measurement, Rows, median_ratio
 from reference_sides import SIDES, Lap, Side, Track
 
-from llm2llm_ray.metrics import paired_difference, proportion
+from llm2llm_ray.accuracy import paired_difference, proportion
 
 ASKED: Mapping[Side, tuple[float, float]] = {"careful": (1.0, 1.0), "official": (3.0, 10.0)}
 """Times as long as ours, at least; on CPU and on a GPU."""

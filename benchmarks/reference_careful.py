@@ -35,11 +35,11 @@ from reference_stages import (
 from safetensors.torch import save_model
 from transformers import AutoTokenizer
 
-import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
-from llm2llm_ray.runtime.batching import global_batches, learning_rate
-from llm2llm_ray.runtime.models import resolve_model
-from llm2llm_ray.runtime.tokens import Row, encode_rows
-from llm2llm_ray.schedule import total_updates
+import llm2llm_ray.rounds.augmenting  # noqa: F401  (here, so that its seconds count as start)
+from llm2llm_ray.config.schedule import total_updates
+from llm2llm_ray.runtime.models.folders import resolve_model
+from llm2llm_ray.runtime.models.tokens import Row, encode_rows
+from llm2llm_ray.runtime.training.batching import global_batches, learning_rate
 from llm2llm_ray.types import Example
 
 

@@ -27,11 +27,11 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from llm2llm_ray.augmentation.reasoning import split_reasoning
-from llm2llm_ray.requests import Request
-from llm2llm_ray.runtime.models import resolve_model
-from llm2llm_ray.runtime.packed_attention import packed_attention, packed_inputs
-from llm2llm_ray.runtime.tokens import encode_prompt
+from llm2llm_ray.asking.reasoning import split_reasoning
+from llm2llm_ray.asking.request import Request
+from llm2llm_ray.runtime.models.folders import resolve_model
+from llm2llm_ray.runtime.models.tokens import encode_prompt
+from llm2llm_ray.runtime.training.packed_attention import packed_attention, packed_inputs
 from llm2llm_ray.types import Reply
 
 BATCH_ROWS = 64

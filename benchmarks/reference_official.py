@@ -41,7 +41,7 @@ from reference_stages import (
     wrong,
 )
 
-from llm2llm_ray.requests import Request
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.types import Reply
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         from reference_place import place_of
         from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-        from llm2llm_ray.runtime.models import resolve_model
-        from llm2llm_ray.runtime.tokens import encode_rows
-        from llm2llm_ray.schedule import total_updates
+        from llm2llm_ray.config.schedule import total_updates
+        from llm2llm_ray.runtime.models.folders import resolve_model
+        from llm2llm_ray.runtime.models.tokens import encode_rows
     settings, task = inputs.config.student, inputs.task
     with outcome.span("load", turn.index):
         place = place_of(inputs.config)
@@ -156,8 +156,8 @@ def generate(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> No
         from reference_pipeline import Pipeline
         from reference_place import place_of
 
-        import llm2llm_ray.augmentation.asking  # noqa: F401  (here, so that its seconds count as start)
-        from llm2llm_ray.runtime.models import resolve_model
+        import llm2llm_ray.rounds.augmenting  # noqa: F401  (here, so that its seconds count as start)
+        from llm2llm_ray.runtime.models.folders import resolve_model
 
     with outcome.span("load", turn.index):
         context = inputs.config.teacher.engine.max_model_len

@@ -1,4 +1,4 @@
-"""How the careful loop steps: our own fused AdamW (runtime/optimizer.py), over float32 weights whatever the model computes in."""
+"""How the careful loop steps: our AdamW (runtime/training/optimizer.py) over float32 weights whatever the model computes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.optimizer import optimizer_of
+from llm2llm_ray.runtime.training.optimizer import optimizer_of
 
 
 class Optimizer:

@@ -12,7 +12,7 @@ import torch
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.runtime.deepspeed_config import precision_of
+from llm2llm_ray.runtime.training.deepspeed_config import precision_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

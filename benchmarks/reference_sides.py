@@ -15,10 +15,10 @@ from typing import Literal, cast
 from environment import stolen_seconds
 from reference_stages import OUTCOME, Outcome, Span, Turn
 
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.machine import gpus
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.runtime.training_workers import KEEP_MEMORY, SPIN
+from llm2llm_ray.runtime.environment import CPU_TRAINING, values
 from llm2llm_ray.timing.phases import ENGINES, STARTING
 from llm2llm_ray.timing.timeline import Activity, timeline
 
@@ -100,7 +100,7 @@ class Track:
             return env
         threads = load_config(self.config, list(self.overrides)).cluster.threads or os.cpu_count() or 1
         env.setdefault("CUDA_VISIBLE_DEVICES", "0")
-        return env | KEEP_MEMORY | SPIN | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        return env | values(CPU_TRAINING) | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
 
     def _command(self, line: list[str], env: dict[str, str], log: Path) -> None:
         with log.open("w") as output:

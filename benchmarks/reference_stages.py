@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm2llm_ray.asking.request import AskModel, Request
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.requests import AskModel, Request
-from llm2llm_ray.solving import Solve
+from llm2llm_ray.rounds.solving import Solve
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the gates bring scipy, which a stage that only trains or ev
     from llm2llm_ray.augmentation.commit import Candidate, CommitGates
 
 OUTCOME = "outcome.json"
-_ROOM = 16  # tokens of answer, as in runtime/transports.py
+_ROOM = 16  # tokens of answer, as in runtime/streaming/transports.py
 Answerer = Callable[[Sequence[Request]], list[Reply]]
 """Computes the replies to many requests, in their order."""
 
@@ -154,7 +154,7 @@ def solved(inputs: Inputs, rows: Sequence[Example], answer: Answerer) -> list[di
 
 def augmented(inputs: Inputs, graded: Sequence[dict[str, Any]], iteration: int, answer: Answerer) -> list[dict[str, Any]]:
     """What the teacher was asked and wrote for the wrong ones among the graded seeds."""
-    from llm2llm_ray.augmentation.asking import Augment, Peers
+    from llm2llm_ray.rounds.augmenting import Augment, Peers
 
     config = inputs.config
     role = Augment(

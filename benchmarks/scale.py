@@ -28,9 +28,9 @@ from ray import serve
 from service_run import ServiceRun, start_ray
 from service_time import ServiceTime, serve_engine
 
-from llm2llm_ray.config import fingerprint
-from llm2llm_ray.runtime.driver import Driver, quiet_data_context
-from llm2llm_ray.runtime.parts import Parts
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.runtime.driver.driver import Driver, quiet_data_context
+from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.storage.stages import StageRecords
 from llm2llm_ray.types import DatasetVersion, Student
 

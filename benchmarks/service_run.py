@@ -14,10 +14,10 @@ from ray import serve
 from service_time import Agreement, ServiceTime, made_up_rows, serve_engine
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.runtime.driver import quiet_data_context
-from llm2llm_ray.runtime.engines import app_name
-from llm2llm_ray.runtime.models import model_sha, resolve_model
-from llm2llm_ray.runtime.parts import Inputs
+from llm2llm_ray.runtime.driver.driver import quiet_data_context
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
+from llm2llm_ray.runtime.serving.engines import app_name
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Student

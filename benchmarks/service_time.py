@@ -18,7 +18,8 @@ from typing import Any
 
 from ray import serve
 
-from llm2llm_ray.runtime.engines import SERVE_ENV, queues
+from llm2llm_ray.runtime.environment import SERVE, values
+from llm2llm_ray.runtime.serving.engines import queues
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
@@ -119,11 +120,11 @@ def made_up_rows(count: int) -> Iterator[Example]:
 
 
 def serve_engine(app: str, role: str, replicas: int, service: ServiceTime) -> None:
-    """Bring `app` up with, or to, this many replicas; queues are as `runtime/engines.py` sets them."""
+    """Bring `app` up with, or to, this many replicas; queues are as `runtime/serving/engines.py` sets them."""
     deployment = serve.deployment(ServiceTimeEngine, name=role).options(
         **queues(service.slots),
         num_replicas=replicas,
-        ray_actor_options={"num_cpus": 0.01, "runtime_env": {"env_vars": SERVE_ENV}},
+        ray_actor_options={"num_cpus": 0.01, "runtime_env": {"env_vars": values(SERVE)}},
         graceful_shutdown_timeout_s=2,
         version=f"{service}",  # the same version again is scaled in place
         _internal=True,

@@ -28,9 +28,9 @@ from measurement import Claim, Measurement, Rows, median_ratio
 from training_sides import ANSWER, SIDES, Plan, written
 from transformers import AutoTokenizer
 
-from llm2llm_ray.runtime.models import resolve_model
-from llm2llm_ray.runtime.tokens import encode_rows
-from llm2llm_ray.runtime.training_workers import KEEP_MEMORY, SPIN
+from llm2llm_ray.runtime.environment import CPU_TRAINING, values
+from llm2llm_ray.runtime.models.folders import resolve_model
+from llm2llm_ray.runtime.models.tokens import encode_rows
 from llm2llm_ray.tasks import load_task
 
 WARM_UP = 3
@@ -155,7 +155,7 @@ class Side:
 def started(names: Sequence[str], plan: Plan, work: Path) -> Iterator[list[Side]]:
     path = written(plan, work / "plan.json")
     environment = {
-        **os.environ, **KEEP_MEMORY, **SPIN, "OMP_NUM_THREADS": str(plan.threads),
+        **os.environ, **values(CPU_TRAINING), "OMP_NUM_THREADS": str(plan.threads),
         "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip

@@ -79,8 +79,8 @@ class Rounds:
     @torch.no_grad()
     def _loss(self) -> float:
         """Of the first batch, now: two sides that did the same updates have the same."""
-        from llm2llm_ray.runtime import batching
-        from llm2llm_ray.runtime.tokens import Row
+        from llm2llm_ray.runtime.models.tokens import Row
+        from llm2llm_ray.runtime.training import batching
 
         rows = [Row(tuple(ids), n_prompt) for ids, n_prompt in self._plan.rows[: self._plan.batch]]
         total = 0.0
@@ -95,10 +95,10 @@ def ours(plan: Plan, packed: bool) -> None:
     from one_rank import start_group
 
     from llm2llm_ray.config import StudentConfig
-    from llm2llm_ray.runtime.packed_attention import use_packing
-    from llm2llm_ray.runtime.tokens import Row
-    from llm2llm_ray.runtime.training_engine import Progress, prepare_process, start_engine
-    from llm2llm_ray.runtime.update import Training, run_update
+    from llm2llm_ray.runtime.models.tokens import Row
+    from llm2llm_ray.runtime.training.engine import Progress, prepare_process, start_engine
+    from llm2llm_ray.runtime.training.packed_attention import use_packing
+    from llm2llm_ray.runtime.training.update import Training, run_update
 
     start_group("gloo")
     settings: dict[str, Any] = {} if plan.zero_stage is None else {"zero_stage": plan.zero_stage}
@@ -195,9 +195,9 @@ def equality(plan: Plan) -> dict[str, float]:
     """Loss and gradient of the first batches, packed against padded."""
     from transformers import AutoModelForCausalLM
 
-    from llm2llm_ray.runtime import batching
-    from llm2llm_ray.runtime.packed_attention import install
-    from llm2llm_ray.runtime.tokens import Row
+    from llm2llm_ray.runtime.models.tokens import Row
+    from llm2llm_ray.runtime.training import batching
+    from llm2llm_ray.runtime.training.packed_attention import install
 
     torch.set_num_threads(plan.threads)
     model = AutoModelForCausalLM.from_pretrained(plan.model, dtype=torch.float32).train()

@@ -27,7 +27,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from upload import fill, place  # noqa: E402
 
-from llm2llm_ray.config_file import load_config  # noqa: E402
+from llm2llm_ray.config.file import load_config  # noqa: E402
 from llm2llm_ray.errors import UserError  # noqa: E402
 from llm2llm_ray.terminal_text import shown_lines  # noqa: E402
 

@@ -10,12 +10,12 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.teacher.scripted import ScriptedStudent, ScriptedTeacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def _teacher(config: Config) -> None:
         ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
     elif teacher.kind == "openai":
         # The openai package takes a second to import, and every `llm2llm` command comes by here.
-        from llm2llm_ray.teacher.openai_client import OpenAITeacher
+        from llm2llm_ray.asking.openai_service import OpenAITeacher
 
         async def probe() -> None:
             client = OpenAITeacher(teacher)

@@ -9,7 +9,7 @@ import typer
 
 from llm2llm_ray.cli.run_commands import Overrides
 from llm2llm_ray.cli.terminal import console
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.doctor.diagnosis import diagnose, exit_code, render_findings
 
 

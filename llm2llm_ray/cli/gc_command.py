@@ -10,7 +10,7 @@ from rich.table import Table
 
 from llm2llm_ray.cli.run_argument import Run, find_run
 from llm2llm_ray.cli.terminal import console, size
-from llm2llm_ray.retention import Item, inventory, remove
+from llm2llm_ray.history.retention import Item, inventory, remove
 from llm2llm_ray.terminal_text import shown
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from llm2llm_ray.cli.run_argument import Run, find_run
 from llm2llm_ray.cli.terminal import console, size
-from llm2llm_ray.comparison import Comparison, Line, compared
-from llm2llm_ray.summary import WHO
+from llm2llm_ray.history.comparison import Comparison, Line, compared
+from llm2llm_ray.history.summary import WHO
 from llm2llm_ray.terminal_text import shown
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 
 RUNS = "runs"
 

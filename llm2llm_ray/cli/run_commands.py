@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llm2llm_ray.cli.terminal import console, errors
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.planning.plan import plan
 from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.preflight import check
@@ -31,9 +31,9 @@ def run(
     if dry_run:
         render_plan(plan(resolved, checked), console(markup=False))
         return
-    from llm2llm_ray.progress import Progress
-    from llm2llm_ray.runtime.launch import Interrupted, launch
-    from llm2llm_ray.summary import render
+    from llm2llm_ray.history.progress import Progress
+    from llm2llm_ray.history.summary import render
+    from llm2llm_ray.runtime.driver.launch import Interrupted, launch
 
     with Progress(resolved) as progress:
         try:
@@ -51,9 +51,9 @@ def evaluate(
     """Read the test set with one model: a folder under <run>/students, or any other."""
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
-    from llm2llm_ray.progress import Progress
-    from llm2llm_ray.runtime.examine import examine
-    from llm2llm_ray.summary import render_exam
+    from llm2llm_ray.history.progress import Progress
+    from llm2llm_ray.history.summary import render_exam
+    from llm2llm_ray.runtime.driver.evaluate import examine
 
     with Progress(resolved) as progress:
         told = examine(resolved, checked, model, progress.show)

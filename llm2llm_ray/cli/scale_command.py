@@ -17,7 +17,7 @@ def scale_teacher(run: Run, replicas: Annotated[int, typer.Argument(help="Replic
     Example: llm2llm scale-teacher demo 3
     """
     record = find_run(run)
-    from llm2llm_ray.runtime.scaling import scale_teacher as scale
+    from llm2llm_ray.runtime.driver.scaling import scale_teacher as scale
 
     told = scale(record, replicas)
     console(markup=False).print(f"{shown(record.name)}: teacher replicas {told['before']} -> {told['replicas']}")

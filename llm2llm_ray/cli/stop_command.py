@@ -13,7 +13,7 @@ import typer
 from llm2llm_ray.cli.run_argument import Run, find_run
 from llm2llm_ray.cli.terminal import console
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.lease import Holder, is_driver
 from llm2llm_ray.terminal_text import shown
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from llm2llm_ray.cli.run_argument import RUNS, Run, find_run, run_folders
 from llm2llm_ray.cli.terminal import ago, console, duration, errors, size
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.retention import size_on_disk
-from llm2llm_ray.standing import Standing, standing
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.retention import size_on_disk
+from llm2llm_ray.history.standing import Standing, standing
 from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.terminal_text import shown
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from llm2llm_ray.config import Config
+from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.machine import Machine
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
-from llm2llm_ray.schedule import LOGICAL_CPUS
 
 _TRAINING_BYTES = 16
 """Per parameter in float32: weights, gradients and Adam's two moments, over all workers together."""

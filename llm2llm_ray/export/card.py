@@ -11,7 +11,7 @@ from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.export.facts import Facts
 from llm2llm_ray.export.licence import UNKNOWN, hub_id, licence_of, model_name, teacher_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
-from llm2llm_ray.summary import WHO, sentence
+from llm2llm_ray.history.summary import WHO, sentence
 from llm2llm_ray.types import Example
 
 PAPER = "[Lee et al., ACL Findings 2024](https://arxiv.org/abs/2403.15042)"

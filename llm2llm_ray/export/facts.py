@@ -9,7 +9,7 @@ from typing import Any
 
 from llm2llm_ray.augmentation.similarity import NearDuplicates
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from llm2llm_ray.config import Config, EngineConfig, Pool
+from llm2llm_ray.config.schedule import num_iterations, worker_cpus
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.rates import Rates, rates_for
 from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.schedule import num_iterations, worker_cpus
 
 LOW = Shares(wrong=0.1, accepted=0.5, attempts=1.0)
 EXPECTED = Shares(wrong=0.3, accepted=0.8, attempts=1.2)

@@ -14,8 +14,8 @@ from statistics import median
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.planning.model_size import parameters
-from llm2llm_ray.record import RunRecord
 from llm2llm_ray.timing.phases import ENGINES, REPORT, STARTING
 from llm2llm_ray.timing.timeline import Activity, Flight, Timeline, timeline
 from llm2llm_ray.timing.work import Update, Work

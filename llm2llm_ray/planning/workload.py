@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from llm2llm_ray.augmentation.asking import Peers
 from llm2llm_ray.config import BudgetConfig, Config
+from llm2llm_ray.config.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates
+from llm2llm_ray.rounds.augmenting import Peers
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Graded, Prompt
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.summary import WHO, sentence
 from llm2llm_ray.report.wording import ABSENT, count, duration, per
-from llm2llm_ray.summary import WHO, sentence
 from llm2llm_ray.timing.timeline import Timeline
 
 Tone = Literal["better", "worse", "open"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 
 NO_ANSWER = "no answer"
 OTHER = "other"

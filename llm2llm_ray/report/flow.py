@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.timing.intervals import Interval, merged
 
 WIDTH, HEIGHT = 360, 120

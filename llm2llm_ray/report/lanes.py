@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.report.flow import Flow
 from llm2llm_ray.report.wording import duration
 from llm2llm_ray.timing.intervals import Interval

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.record import Mistake, Outcome, RoundRecord, RunRecord
+from llm2llm_ray.history.record import Mistake, Outcome, RoundRecord, RunRecord
 from llm2llm_ray.report.wording import clipped
 
 MOST_ROWS = 20_000

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.report import flow, turns, wording
 from llm2llm_ray.report.answer import answer, facts, scores
 from llm2llm_ray.report.confusion import confusion

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.metrics import proportion
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.accuracy import proportion
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.report.wording import per
 
 WIDTH, HEIGHT = 360, 150

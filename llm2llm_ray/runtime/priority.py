@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-COMPUTES = "LLM2LLM_COMPUTES"
-"""Environment variable of worker processes that models compute in, or that start one: they keep the priority Ray gave them."""
+from llm2llm_ray.runtime.environment import COMPUTES
+
 AT_START = f"{__name__}.at_start"
 """Ray calls it in every worker process of a job that begins (its `worker_process_setup_hook`), Serve's and Ray Data's own too."""
 _LAST = 19

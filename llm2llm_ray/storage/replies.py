@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llm2llm_ray.config import fingerprint
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Reply
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from llm2llm_ray.config import fingerprint
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.storage.files import Files
 
 _STAGES = "stages"

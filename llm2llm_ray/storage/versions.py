@@ -18,8 +18,8 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llm2llm_ray.config import fingerprint
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Example, Lineage
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.timing.intervals import Interval, clipped, length, mean_open, overlap, peak
 from llm2llm_ray.timing.phases import Phase, phases
 from llm2llm_ray.timing.work import Role, Work

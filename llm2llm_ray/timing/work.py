@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.replies import read_replies
 from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.timing.intervals import Interval

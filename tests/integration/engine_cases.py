@@ -8,10 +8,10 @@ import torch
 from ranks import join
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.export import export_student
-from llm2llm_ray.runtime.finetune_worker import Training, run_update
-from llm2llm_ray.runtime.tokens import Row
-from llm2llm_ray.runtime.training_engine import Progress, prepare_process, start_engine
+from llm2llm_ray.runtime.models.tokens import Row
+from llm2llm_ray.runtime.training.engine import Progress, prepare_process, start_engine
+from llm2llm_ray.runtime.training.student_folder import export_student
+from llm2llm_ray.runtime.training.worker import Training, run_update
 from llm2llm_ray.storage.files import Files
 
 ROWS = [Row(tuple(range(5 + i, 12 + 3 * i)), 3 + i % 4) for i in range(7)]

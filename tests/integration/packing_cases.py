@@ -9,8 +9,8 @@ from engine_cases import ROWS, first_moments, training
 from ranks import join
 from transformers import AutoModelForCausalLM
 
-from llm2llm_ray.runtime.packed_attention import use_packing
-from llm2llm_ray.runtime.update import Training, run_update
+from llm2llm_ray.runtime.training.packed_attention import use_packing
+from llm2llm_ray.runtime.training.update import Training, run_update
 
 LONGEST = max(len(row.ids) for row in ROWS)
 SETTINGS = {1: [(1, 0), (4, 0), (8, 0), (8, 2)], 2: [(4, 0), (1, 2), (4, 3)]}

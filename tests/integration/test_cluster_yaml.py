@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm2llm_ray.profiles import PROFILES
+from llm2llm_ray.config.profiles import PROFILES
 
 pytestmark = pytest.mark.integration
 CLUSTER = Path(__file__).parents[2] / "cluster"

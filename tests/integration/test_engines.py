@@ -19,16 +19,16 @@ from labels import rows as rows_to_learn
 from test_training import Run
 from tiny import make_tiny_model
 
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import ClusterConfig, EngineConfig
-from llm2llm_ray.requests import Request
-from llm2llm_ray.rounds import round_rows
-from llm2llm_ray.runtime.ask import AskSpec, open_asker
-from llm2llm_ray.runtime.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
-from llm2llm_ray.runtime.models import model_sha
-from llm2llm_ray.runtime.streams import RayGraded
-from llm2llm_ray.runtime.tokens import encode_prompt
-from llm2llm_ray.runtime.transports import EngineRoute, EngineTransport
-from llm2llm_ray.solving import SOLVED, Solve
+from llm2llm_ray.rounds.rows import round_rows
+from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.runtime.models.folders import model_sha
+from llm2llm_ray.runtime.models.tokens import encode_prompt
+from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
+from llm2llm_ray.runtime.streaming.asker import AskSpec, open_asker
+from llm2llm_ray.runtime.streaming.streams import RayGraded
+from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies
 from llm2llm_ray.storage.versions import VersionStore
@@ -242,7 +242,7 @@ def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_m
 
 
 def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm2llm_ray.runtime import evidence
+    from llm2llm_ray.runtime.driver import evidence
     from llm2llm_ray.storage.files import Files
 
     ask(engines, tiny_model, PROMPTS)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm2llm_ray.runtime.engines import RUN_MARK
-from llm2llm_ray.runtime.leftovers import end_marked
+from llm2llm_ray.runtime.driver.leftovers import end_marked
+from llm2llm_ray.runtime.environment import RUN_MARK
 
 pytestmark = pytest.mark.integration
 

@@ -20,8 +20,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from llm2llm_ray.runtime import batching, packed_attention
-from llm2llm_ray.runtime.tokens import Row
+from llm2llm_ray.runtime.models.tokens import Row
+from llm2llm_ray.runtime.training import batching, packed_attention
 
 pytestmark = pytest.mark.integration
 SMALL: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -121,7 +121,12 @@ def test_the_job_that_arrives(server: JobServer, tmp_path: Path) -> None:
     (package,) = server.packages.values()
     assert len(package) < 1_000_000
     names = set(zipfile.ZipFile(io.BytesIO(package)).namelist())
-    assert {"jobs/demo.yaml", "jobs/data/support/seed.jsonl", "llm2llm_ray/__main__.py", "llm2llm_ray/runtime/launch.py"} <= names
+    assert {
+        "jobs/demo.yaml",
+        "jobs/data/support/seed.jsonl",
+        "llm2llm_ray/__main__.py",
+        "llm2llm_ray/runtime/driver/launch.py",
+    } <= names
     assert {name.split("/")[0] for name in names} == {"jobs", "llm2llm_ray"}
     assert set(server.headers) == {None}
 

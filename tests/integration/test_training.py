@@ -21,10 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.runtime import student_training
-from llm2llm_ray.runtime.models import model_sha
-from llm2llm_ray.runtime.student_training import RayTrainer
-from llm2llm_ray.runtime.tokens import encode_rows
+from llm2llm_ray.runtime.models.folders import model_sha
+from llm2llm_ray.runtime.models.tokens import encode_rows
+from llm2llm_ray.runtime.training.trainer import RayTrainer
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords
 from llm2llm_ray.storage.versions import VersionStore
@@ -171,7 +170,7 @@ def test_running_out_of_memory_halves_the_micro_batch(
     ray_cluster: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address space of the worker is really limited, from outside, once it has started with 32 rows at once."""
-    monkeypatch.setattr(student_training, "SECONDS_BETWEEN_POLLS", 0.01)  # later it may have all the memory it needs
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_POLLS", 0.01)  # later it may have all the memory it needs
     limited: list[int] = []
 
     def limit(line: Line) -> None:

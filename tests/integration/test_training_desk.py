@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from llm2llm_ray.runtime.training_desk import TrainingDesk
+from llm2llm_ray.runtime.training.desk import TrainingDesk
 
 pytestmark = pytest.mark.integration
 

@@ -18,16 +18,17 @@ from typing import Any
 
 from stream_rows import Stream, augmented, solved
 
-from llm2llm_ray.config import Config, fingerprint
-from llm2llm_ray.metrics import paired_difference, proportion
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.rounds import round_rows
+from llm2llm_ray.accuracy import paired_difference, proportion
+from llm2llm_ray.config import Config
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.rounds.rows import round_rows
+from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
-from llm2llm_ray.versioning import RecordedVersions
 
 TASK = Classification(labels=["billing", "account"])
 SEEDS = [

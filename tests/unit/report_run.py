@@ -17,16 +17,17 @@ from unittest.mock import patch
 
 from stream_rows import Stream, solved, write_rows
 
+from llm2llm_ray.accuracy import paired_difference, proportion
 from llm2llm_ray.augmentation.commit import Candidate
-from llm2llm_ray.config import AugmentationConfig, Config, fingerprint
-from llm2llm_ray.metrics import paired_difference, proportion
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.rounds import round_rows
+from llm2llm_ray.config import AugmentationConfig, Config
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.rounds.rows import round_rows
+from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import DatasetVersion, Example, Iteration, Lineage, Student
-from llm2llm_ray.versioning import RecordedVersions
 
 LABELS = ("refund", "billing", "cancel", "delivery", "login", "account", "bug", "feature")
 HOSTILE = (

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llm2llm_ray.augmentation.asking import ASKED, UNTOUCHED
 from llm2llm_ray.augmentation.commit import Candidate
-from llm2llm_ray.solving import SOLVED
+from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED
+from llm2llm_ray.rounds.solving import SOLVED
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Lineage
 

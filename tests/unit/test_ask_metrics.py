@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from llm2llm_ray.runtime import run_metrics
 from llm2llm_ray.types import Reply
 
 
@@ -32,9 +31,9 @@ class Series:
 
 def test_a_second_telling_tells_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     series = Series()
-    monkeypatch.setattr(run_metrics, "_counter", series)
-    monkeypatch.setattr(run_metrics, "_gauge", series)
-    metrics = run_metrics.AskMetrics("/runs/demo", "student")
+    monkeypatch.setattr(loop_series, "_counter", series)
+    monkeypatch.setattr(loop_series, "_gauge", series)
+    metrics = loop_series.AskMetrics("/runs/demo", "student")
     for finish, tokens in (("stop", 5), ("stop", 7), ("length", 0)):
         metrics.answered(Reply(text="", finish_reason=finish, prompt_tokens=10, completion_tokens=tokens))
     metrics.replayed()

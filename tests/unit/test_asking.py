@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_rows import solved
 
-from llm2llm_ray.augmentation.asking import ASKED, UNTOUCHED, Augment, Peers
+from llm2llm_ray.asking.request import Request, sampling_seed
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.requests import Request, sampling_seed
+from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 

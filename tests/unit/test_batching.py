@@ -1,4 +1,4 @@
-"""Which rows are computed when and together: the promises of runtime/batching.py and runtime/tokens.py."""
+"""Which rows are computed when and together: the promises of runtime/training/batching.py and runtime/models/tokens.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2llm_ray.runtime import batching
-from llm2llm_ray.runtime.tokens import Row, encode, encode_prompt, encode_rows
-from llm2llm_ray.schedule import total_updates, updates_per_epoch
+from llm2llm_ray.config.schedule import total_updates, updates_per_epoch
+from llm2llm_ray.runtime.models.tokens import Row, encode, encode_prompt, encode_rows
+from llm2llm_ray.runtime.training import batching
 
 
 class Words:

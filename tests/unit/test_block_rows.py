@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm2llm_ray.runtime.streams import block_rows
+from llm2llm_ray.runtime.streaming.streams import block_rows
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm2llm_ray.asking.budget import Budget
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.teacher.budget import Budget
 from llm2llm_ray.types import Reply
 
 

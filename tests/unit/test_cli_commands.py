@@ -17,7 +17,7 @@ import pytest
 from finished_run import Writer
 
 from llm2llm_ray.cli import main, result_commands, stop_command, watch_commands
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.stages import Events

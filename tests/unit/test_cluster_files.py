@@ -20,8 +20,9 @@ import jsonschema
 import pytest
 import yaml
 
-from llm2llm_ray.config_file import load_config
-from llm2llm_ray.profiles import POOL_LABEL, PROFILES
+from llm2llm_ray.config.file import load_config
+from llm2llm_ray.config.profiles import POOL_LABEL, PROFILES
+from llm2llm_ray.runtime.environment import JOB, values
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = REPOSITORY / "cluster"
@@ -176,10 +177,10 @@ def test_the_rayjob_runs_a_config_that_loads_and_a_retry_finds_its_run(tmp_path:
 
 def test_a_stopped_rayjob_may_drain() -> None:
     env = yaml.safe_load(RAY_JOB["runtimeEnvYAML"])["env_vars"]
-    drain = constant("runtime/launch.py", "DRAIN_S")
+    drain = constant("runtime/driver/launch.py", "DRAIN_S")
     assert int(env["RAY_JOB_STOP_WAIT_TIME_S"]) >= drain + 15
     assert pods()["head"]["spec"]["terminationGracePeriodSeconds"] >= drain + 15
-    assert env.keys().isdisjoint(constant("runtime/launch.py", "RAY_ENV"))
+    assert env.keys().isdisjoint(values(JOB))
 
 
 # The image.

@@ -8,9 +8,9 @@ import pytest
 from finished_run import TEST, Writer, config
 from stream_rows import Stream, solved
 
-from llm2llm_ray.comparison import Line, compared
-from llm2llm_ray.metrics import paired_difference
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.accuracy import paired_difference
+from llm2llm_ray.history.comparison import Line, compared
+from llm2llm_ray.history.record import RunRecord
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm2llm_ray.config import Config, RunConfig, fingerprint
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config import Config, RunConfig
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.fingerprint import fingerprint
 
 SMALL = "task: {name: classification, data: d}\nstudent: {model: m}\nteacher: {model: t}\nrun: {name: demo}\n"
 REPOSITORY = Path(__file__).parents[2]

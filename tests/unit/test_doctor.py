@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.doctor import diagnosis as doctor
 from llm2llm_ray.doctor import fitting, installed
 from llm2llm_ray.doctor.diagnosis import diagnose, exit_code, probe, render_findings

@@ -9,8 +9,8 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
-from llm2llm_ray.runtime import transports
-from llm2llm_ray.runtime.transports import EngineRoute, EngineTransport
+from llm2llm_ray.runtime.streaming import transports
+from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
 
 _ANSWER = {"text": "yes", "finish_reason": "stop"}
 

@@ -20,7 +20,7 @@ from llm2llm_ray.export.facts import facts
 from llm2llm_ray.export.folders import export_dataset, export_student
 from llm2llm_ray.export.licence import hub_id, licence_of, model_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.versions import SCHEMA
 
 MARKDOWN = MarkdownIt("gfm-like", {"html": True, "linkify": False})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm2llm_ray.runtime.tokens import Row
+from llm2llm_ray.runtime.models.tokens import Row
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

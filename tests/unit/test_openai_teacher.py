@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from llm2llm_ray.asking.openai_service import OpenAITeacher
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.teacher.openai_client import OpenAITeacher
 from llm2llm_ray.types import Message, Prompt, Reply
 
 KEY = "sk-secret-0123456789"

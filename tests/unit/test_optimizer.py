@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.runtime.deepspeed_config import clips_itself, deepspeed_config
-from llm2llm_ray.runtime.optimizer import ClippingAdamW, optimizer_of
+from llm2llm_ray.runtime.training.deepspeed_config import clips_itself, deepspeed_config
+from llm2llm_ray.runtime.training.optimizer import ClippingAdamW, optimizer_of
 
 
 def _student(**settings: object) -> StudentConfig:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 
-from llm2llm_ray.runtime.packed_attention import _on_gpu, packed_inputs
+from llm2llm_ray.runtime.training.packed_attention import _on_gpu, packed_inputs
 
 LENGTHS, SIZE = [5, 1, 3], 4
 

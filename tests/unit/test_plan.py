@@ -19,7 +19,7 @@ from rich.console import Console
 from task_data import real_folder
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.machine import Gpu, Machine
 from llm2llm_ray.planning import plan as planning
 from llm2llm_ray.planning import workload
@@ -230,7 +230,7 @@ def test_a_plan_is_there_in_a_second_or_so_and_loads_nothing_heavy() -> None:
     code = (
         "import sys, time; began = time.process_time()\n"
         "from pathlib import Path\n"
-        "from llm2llm_ray.config_file import load_config\n"
+        "from llm2llm_ray.config.file import load_config\n"
         "from llm2llm_ray.planning.plan import plan\n"
         "from llm2llm_ray.preflight import check\n"
         f"config = load_config('{JOBS}/demo.yaml')\n"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from timed_run import Sent, TimedRun
 
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.planning.plan import Range, plan
 from llm2llm_ray.planning.rates import known
 from llm2llm_ray.preflight import check

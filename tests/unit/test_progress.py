@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
-from llm2llm_ray.progress import Progress, describe
+from llm2llm_ray.config.file import load_config
+from llm2llm_ray.history.progress import Progress, describe
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "llm2llm_ray"
 
 def given() -> Iterator[str]:
     """Every text literal that the sources give as a reason: to Rejected, to `reject`, or as the first of what is passed to it."""
-    for path in [*(PACKAGE / "augmentation").glob("*.py"), *(PACKAGE / "tasks").glob("*.py")]:
+    for path in [*(PACKAGE / "augmentation").glob("*.py"), *(PACKAGE / "rounds").glob("*.py"), *(PACKAGE / "tasks").glob("*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             match node:

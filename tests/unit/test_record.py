@@ -9,11 +9,11 @@ import pytest
 from finished_run import Writer, config
 from stream_rows import Stream, augmented
 
-from llm2llm_ray.comparison import compared
 from llm2llm_ray.export.facts import facts
-from llm2llm_ray.record import Mistake, RunRecord
+from llm2llm_ray.history.comparison import compared
+from llm2llm_ray.history.record import Mistake, RunRecord
+from llm2llm_ray.history.standing import standing
 from llm2llm_ray.report.flow import flows
-from llm2llm_ray.standing import standing
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Iteration
 

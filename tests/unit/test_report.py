@@ -18,11 +18,11 @@ from report_run import HOSTILE, Shape, write_run
 from stream_rows import augmented, solved, write_rows
 
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.summary import sentence
 from llm2llm_ray.report import render, write_report
-from llm2llm_ray.rounds import tally
+from llm2llm_ray.rounds.rows import tally
 from llm2llm_ray.storage.stages import StageRecords
-from llm2llm_ray.summary import sentence
 
 
 class Page(HTMLParser):

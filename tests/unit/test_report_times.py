@@ -9,12 +9,12 @@ from report_run import Shape, told_time, write_run
 from stream_rows import augmented, solved, write_rows
 from timed_run import Sent, TimedRun
 
-from llm2llm_ray.record import RunRecord
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.report.answer import facts
 from llm2llm_ray.report.flow import flows
 from llm2llm_ray.report.lanes import UpTime, lanes
 from llm2llm_ray.report.wording import clipped, count, duration, percent, points
-from llm2llm_ray.rounds import tally
+from llm2llm_ray.rounds.rows import tally
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.timing.timeline import timeline

@@ -12,8 +12,8 @@ from finished_run import Writer
 from stream_rows import Stream, solved
 
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.retention import inventory, remove, size_on_disk
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.retention import inventory, remove, size_on_disk
 from llm2llm_ray.storage.lease import run_lease
 
 NEVER = ("versions", "replies", "configs", "inputs", "events.jsonl", "report.json")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stream_rows import augmented, solved, write_rows
 
-from llm2llm_ray.rounds import candidates_of, round_rows, tally
+from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
 from llm2llm_ray.storage.files import Files
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.teacher.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.types import Message, Prompt, Reply
 
 _SCRIPT = [

@@ -7,9 +7,9 @@ from typing import Any
 
 from stream_rows import solved
 
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.requests import Request
-from llm2llm_ray.solving import NO_BUDGET, SOLVED, Solve
+from llm2llm_ray.rounds.solving import NO_BUDGET, SOLVED, Solve
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 

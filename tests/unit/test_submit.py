@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.environment import JOB, values
 
 REPOSITORY = Path(__file__).parents[2]
 JOBS = REPOSITORY / "jobs"
@@ -117,7 +118,7 @@ def test_the_job_finds_the_demo_data_in_what_travels(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.name == "__pycache__" or path.suffix == ".pyc"] == []
     code = (
         "import sys, llm2llm_ray\n"
-        "from llm2llm_ray.config_file import load_config\n"
+        "from llm2llm_ray.config.file import load_config\n"
         "from llm2llm_ray.preflight import check\n"
         "splits = check(load_config('jobs/demo.yaml', sys.argv[1:]), 'jobs').splits\n"
         "print(len(splits.seed), llm2llm_ray.__file__)"
@@ -187,14 +188,14 @@ def test_overrides_reach_the_job_as_they_are(overrides: list[str], same_machine:
 
 
 def test_a_stopped_job_may_drain_and_its_environment_merges_with_the_runs_own() -> None:
-    tree = ast.parse((REPOSITORY / "llm2llm_ray" / "runtime" / "launch.py").read_text())
-    literals = {
-        node.targets[0].id: node.value
+    tree = ast.parse((REPOSITORY / "llm2llm_ray" / "runtime" / "driver" / "launch.py").read_text())
+    (drain,) = [
+        node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in ("DRAIN_S", "RAY_ENV")
-    }
-    assert int(submit.JOB_ENV["RAY_JOB_STOP_WAIT_TIME_S"]) >= ast.literal_eval(literals["DRAIN_S"]) + 15
-    assert submit.JOB_ENV.keys().isdisjoint(ast.literal_eval(literals["RAY_ENV"]))
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "DRAIN_S"
+    ]
+    assert int(submit.JOB_ENV["RAY_JOB_STOP_WAIT_TIME_S"]) >= ast.literal_eval(drain) + 15
+    assert submit.JOB_ENV.keys().isdisjoint(values(JOB))
 
 
 @pytest.mark.parametrize(

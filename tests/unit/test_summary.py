@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llm2llm_ray.config_file import load_config
-from llm2llm_ray.metrics import paired_difference, proportion
-from llm2llm_ray.summary import render, sentence
+from llm2llm_ray.accuracy import paired_difference, proportion
+from llm2llm_ray.config.file import load_config
+from llm2llm_ray.history.summary import render, sentence
 
 
 def exams(gained: int, lost: int, both: int = 100) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import pytest
 from task_data import real_folder, real_rows
 
 from llm2llm_ray.augmentation.gates import check
-from llm2llm_ray.config import AugmentationConfig, TaskConfig, fingerprint
-from llm2llm_ray.config_file import load_config
+from llm2llm_ray.config import AugmentationConfig, TaskConfig
+from llm2llm_ray.config.file import load_config
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.tasks import TASKS, load_task
 from llm2llm_ray.tasks.casehold import HOLDING, CaseHold
 from llm2llm_ray.tasks.classification import Classification

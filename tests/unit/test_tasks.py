@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm2llm_ray.tasks as tasks
-from llm2llm_ray.config import fingerprint
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.tasks import TASKS, load_task
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from llm2llm_ray.runtime.tensorboard import Board
+from llm2llm_ray.runtime.driver.tensorboard import Board
 from llm2llm_ray.types import DatasetVersion, Iteration, Round, Student
 
 LINE = {"time": 1.0, "event": "update", "update": 3, "total": 12, "loss": 2.5, "lr": 4e-5, "seconds": 3.7}

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llm2llm_ray.runtime import training_engine
+from llm2llm_ray.runtime.training import engine
 
 
 def test_what_is_trained_gets_memory_of_its_own_and_stays_tied() -> None:
@@ -19,7 +19,7 @@ def test_what_is_trained_gets_memory_of_its_own_and_stays_tied() -> None:
     model["frozen"].requires_grad_(False)
     lay = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     was = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    training_engine.own_weights(model)
+    engine.own_weights(model)
     assert model["head"].weight is model["embedding"].weight
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, was[name])
@@ -32,7 +32,7 @@ def test_memory_is_given_back_where_less_than_half_is_free(
     monkeypatch: pytest.MonkeyPatch, available: float, given_back: list[int]
 ) -> None:
     trimmed: list[int] = []
-    monkeypatch.setattr(training_engine, "memory", lambda: (16.0, available))
-    monkeypatch.setattr(training_engine.ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=trimmed.append))
-    training_engine.release_memory()
+    monkeypatch.setattr(engine, "memory", lambda: (16.0, available))
+    monkeypatch.setattr(engine.ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=trimmed.append))
+    engine.release_memory()
     assert trimmed == given_back

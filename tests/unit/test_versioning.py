@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from stream_rows import Stream, augmented, solved
 
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example
-from llm2llm_ray.versioning import RecordedVersions
 
 TASK = Classification(labels=["billing", "account"])
 SEEDS = [

@@ -13,8 +13,8 @@ import pytest
 from stream_rows import augmented, solved, write_rows
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.record import RunRecord
-from llm2llm_ray.rounds import tally
+from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.rounds.rows import tally
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key

@@ -1,0 +1,22 @@
+"""Asking a model, without Ray: what a request is, who may be asked, and what bounds it. Served engines are in runtime/serving/.
+
+- `request.py`: what is asked, as data; `reasoning.py`: a reply without its thoughts.
+- `openai_service.py`: an OpenAI-compatible teacher; `openai_reply.py`: what its answers mean.
+- `rate_limit.py`: requests and tokens per minute of one client; `budget.py`: what a whole run may ask.
+- `scripted.py`: a teacher and a student from a file, for tests and for trying out a task of your own.
+
+Keeps: a request that failed is a `Reply` with an error, so one bad row never ends a run. Only a teacher that can serve
+no row at all (bad key, no such model, unreachable at the start) is a `UserError`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llm2llm_ray.types import Prompt, Reply
+
+
+class Teacher(Protocol):
+    async def ask(self, prompt: Prompt, *, temperature: float, top_p: float, max_tokens: int, seed: int) -> Reply:
+        """One reply to one prompt; `max_tokens` bounds the reply, `seed` makes a repeated request the same request."""
+        ...

@@ -1,0 +1,46 @@
+"""What is asked of a model, as data: a request has a prompt, sampling parameters and a place in the run.
+
+The place (row, ordinal, attempt) makes the sampling seed, so asking the same thing again, after a crash or a retry, asks
+for the same sample, and asking for another example asks for another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.types import Prompt, Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question to a student or a teacher.
+
+    Example: Request(row_id="s-17", prompt=Prompt(text="Request: …"), sampling={"temperature": 0.0, "max_tokens": 8})
+    """
+
+    row_id: str
+    prompt: Prompt
+    sampling: Mapping[str, Any]
+    """temperature, top_p, max_tokens, seed: names that vLLM and the OpenAI protocol share."""
+    ordinal: int = 0
+    attempt: int = 0
+
+    @property
+    def prompt_sha(self) -> str:
+        return fingerprint(asdict(self.prompt))
+
+
+class AskModel(Protocol):
+    """Gets a durable reply; raises BudgetExhausted when no more may be asked."""
+
+    async def __call__(self, request: Request) -> Reply: ...
+
+
+def sampling_seed(run_seed: int, row_id: str, ordinal: int, attempt: int) -> int:
+    """31 bits, which every service accepts."""
+    digest = hashlib.sha256(f"{run_seed}/{row_id}/{ordinal}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

@@ -1,0 +1,16 @@
+"""Everything that a user can set: `settings.py` is the tree, a file per section, `file.py` reads YAML and `--set`.
+
+`profiles.py` are defaults for the places people have; `schedule.py` is the arithmetic that a run and its plan share.
+"""
+
+from llm2llm_ray.config.cluster import ClusterConfig, Pool
+from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, RunConfig
+from llm2llm_ray.config.settings import Config
+from llm2llm_ray.config.student import EngineConfig, LoraSettings, StudentConfig
+from llm2llm_ray.config.task import TaskConfig
+from llm2llm_ray.config.teacher import BudgetConfig, TeacherConfig
+
+__all__ = [
+    "AugmentationConfig", "BudgetConfig", "ClusterConfig", "Config", "EngineConfig", "EvaluationConfig", "LoraSettings", "Pool",
+    "RunConfig", "StudentConfig", "TaskConfig", "TeacherConfig",
+]  # fmt: skip

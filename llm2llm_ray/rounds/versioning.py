@@ -1,0 +1,202 @@
+"""The `Versions` port over storage: drains a stream once, runs the commit gates, writes D^{i+1}, and records both stages.
+
+Invariant: a stage whose record stands is not run again; a stage without one leaves nothing that a later run could take
+for a result (its folder has a new name each time). Drained streams come from any runtime: all they need is `DrainedStream`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
+from llm2llm_ray.augmentation.row_index import Part, open_index
+from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.protocols import AugmentedStream, GradedStream
+from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import DatasetVersion, Example, Round
+
+ROUND_VERSION = 1  # raised by hand when the code of the stage gives other results for the same inputs
+COMMIT_VERSION = 1
+
+
+class DrainedStream(Protocol):
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """All that the stream's rows depend on, for the stage's key."""
+        ...
+
+    def drain(self, folder: str) -> None:
+        """Run the stream to its end, writing its rows as Parquet below `folder`. Once only."""
+        ...
+
+
+class RecordedVersions:
+    def __init__(
+        self,
+        files: Files,
+        task: Task,
+        seed_rows: Callable[[], Iterable[Example]],
+        held_out: Callable[[], Iterable[Example]],
+        held_out_ids: Sequence[str],
+        settings: AugmentationConfig,
+        on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
+    ) -> None:
+        self._files, self._task, self._settings = files, task, settings
+        self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
+        self._held_out_ids = held_out_ids  # of the dev and test versions: other rows to keep out make another commit
+        self._store = VersionStore(files)
+        self._stages = StageRecords(files)
+        self._events = Events(files)
+
+    def seed(self) -> DatasetVersion:
+        return self._store.commit(self._seed_rows(), parent=None, iteration=0, about={"what": "seed"})
+
+    def extend(self, dataset: DatasetVersion, augmented: AugmentedStream) -> tuple[DatasetVersion, Round]:
+        record = self._drained(cast(DrainedStream, augmented))
+        key, inputs = self._commit_inputs(dataset, record)
+        commit = self._stages.find("commit", key)
+        if commit is None:
+            commit = self._commit(dataset, record, key, inputs)
+        grown = self._store.load(commit["result"]["version"], iteration=dataset.iteration + 1)
+        assert grown is not None, f"stage record {key} names a version that is gone: {commit['result']['version']}"
+        return grown, _round(record["result"], commit["result"])
+
+    def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
+        return _round(self._drained(cast(DrainedStream, graded))["result"], {"accepted": 0, "rejected": {}})
+
+    def drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
+        """The record of a drained stream; drains it if there is none. `result.folder` holds its rows.
+
+        `shown` is what `on_stage` is told instead of `name`.
+        """
+        return self._drained(stream, name, shown)
+
+    def _drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
+        key = stage_key(name, ROUND_VERSION, stream.inputs)
+        record = self._stages.find(name, key)
+        if record is None:
+            self._on_stage(shown or name, stream.iteration)
+            self._events.add("stage_started", stage=name, iteration=stream.iteration, key=key)
+            started = time.time()
+            folder = f"rounds/{name}-{stream.iteration:03d}-{key[:12]}-{uuid.uuid4().hex[:6]}"
+            stream.drain(folder)
+            result = {"folder": folder} | tally(self._files, folder)
+            record = self._stages.record(
+                name, key, inputs=stream.inputs, result=result, started=started, ended=time.time(),
+                iteration=stream.iteration,
+            )  # fmt: skip
+            self._events.add("stage_finished", stage=name, iteration=stream.iteration, key=key)
+        return record
+
+    def _commit_inputs(self, dataset: DatasetVersion, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        inputs = {
+            "round": record["key"],
+            "dataset": dataset.id,
+            "near_duplicate": self._settings.near_duplicate,
+            "near_test": self._settings.near_test,
+            "held_out": list(self._held_out_ids),
+        }
+        return stage_key("commit", COMMIT_VERSION, inputs), inputs
+
+    def _commit(self, dataset: DatasetVersion, record: Mapping[str, Any], key: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        iteration, folder = dataset.iteration, record["result"]["folder"]
+        self._on_stage("commit", iteration)
+        self._events.add("stage_started", stage="commit", iteration=iteration, key=key)
+        started = time.time()
+        held_out = Part(name=" ".join(self._held_out_ids), rows=self._held_out)
+        gates = CommitGates(
+            open_index(self._index("rows"), self._parts(dataset), self._settings.near_duplicate, self._answer, self._about()),
+            open_index(self._index("held-out"), [held_out], self._settings.near_test),
+            self._settings,
+            self._answer,
+        )
+        refused: list[Refused] = []
+        counts: Counter[str] = Counter()
+        candidates = (c for row in round_rows(self._files, folder, ("candidates",)) for c in candidates_of(row))
+
+        def admitted() -> Iterator[Example]:
+            for verdict in gates.admit(candidates):
+                if isinstance(verdict, Admitted):
+                    counts["accepted"] += 1
+                    yield verdict.example
+                else:
+                    refused.append(verdict)
+
+        grown = self._store.commit(
+            admitted(), parent=dataset, iteration=iteration + 1, about={"round": folder, "inputs": dict(inputs)}
+        )
+        rejected = Counter(item.rejected.reason for item in refused)
+        result = {
+            "version": grown.id,
+            "accepted": counts["accepted"],
+            "rejected": dict(sorted(rejected.items())),
+            "refused": self._write_refused(f"refused/{iteration:03d}-{key[:12]}.parquet", refused),
+        }
+        record = self._stages.record(
+            "commit", key, inputs=inputs, result=result, started=started, ended=time.time(), iteration=iteration
+        )
+        self._events.add("stage_finished", stage="commit", iteration=iteration, key=key, version=grown.id)
+        return record
+
+    def _answer(self, output: str) -> str | None:
+        return self._task.answer(self._task.completion(output))
+
+    def _about(self) -> str:
+        kind = type(self._task)
+        return f"{kind.__module__}.{kind.__qualname__} {COMMIT_VERSION}"
+
+    def _parts(self, dataset: DatasetVersion) -> list[Part]:
+        def part(path: str) -> Part:
+            return Part(name=path.rpartition("/")[2], rows=lambda: self._store.rows(replace(dataset, parts=(path,))))
+
+        return [part(path) for path in dataset.parts]
+
+    def _index(self, name: str) -> Path:
+        """Below the run; for a run on an object store, below this node's cache."""
+        run = hashlib.sha256(self._files.root.encode()).hexdigest()[:16]
+        return (self._files.local_root or Path.home() / ".cache" / "llm2llm_ray" / run) / "index" / name
+
+    def _write_refused(self, path: str, refused: list[Refused]) -> str | None:
+        """What the commit gates turned away, with lineage and reason; of this commit, since other gates refuse others."""
+        rows = [
+            {"reason": item.rejected.reason, "detail": item.rejected.detail, "input": item.candidate.input,
+             "output": item.candidate.output, "index": item.candidate.index, **asdict(item.candidate.lineage)}
+            for item in refused
+        ]  # fmt: skip
+        if not rows:
+            return None
+        with pa.BufferOutputStream() as sink:
+            pq.write_table(pa.Table.from_pylist(rows), sink)
+            self._files.write_once(path, sink.getvalue().to_pybytes())
+        return path
+
+
+def _round(drained: Mapping[str, Any], committed: Mapping[str, Any]) -> Round:
+    rejected = Counter(drained["rejected"]) + Counter(committed["rejected"])
+    return Round(
+        evaluated=drained["evaluated"],
+        wrong=drained["wrong"],
+        truncated=drained["truncated"],
+        errors=drained["errors"],
+        asked=drained["asked"],
+        accepted=committed["accepted"],
+        rejected=dict(sorted(rejected.items())),
+        stopped_by_budget=drained["budget_stops"] > 0,
+    )

@@ -1,0 +1,225 @@
+"""The driver actor: owns the loop and the dataset versions of one run; all its state is in storage.
+
+Named, owned by the entrypoint (so the job's end is its end), restartable: a restarted driver runs the same loop again, whose
+finished stages are recorded. It holds handles and counts, never rows of the stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from llm2llm_ray.algorithm import llm2llm
+from llm2llm_ray.config.schedule import num_iterations
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds.versioning import RecordedVersions
+from llm2llm_ray.runtime.driver.evidence import collect
+from llm2llm_ray.runtime.driver.exams import Exams
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.parts import Parts
+from llm2llm_ray.runtime.driver.tensorboard import Board
+from llm2llm_ray.runtime.series import RunMetrics
+from llm2llm_ray.runtime.serving.engines import rest_engines
+from llm2llm_ray.runtime.serving.run_engines import RunEngines
+from llm2llm_ray.runtime.training.trainer import RayTrainer
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
+
+
+class Driver:
+    """Made an actor where it is launched. Methods run on threads of their own: `status` answers while `run` works."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._files = Files(inputs.run_root)
+        self._store = VersionStore(self._files)
+        self._events = Events(self._files)
+        self._metrics = RunMetrics(inputs.config.run.name)
+        self._board = Board(f"{self._files.root}/tensorboard" if inputs.config.run.tensorboard else None)
+        self._stopping = threading.Event()
+        self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
+        self._engines: RunEngines | None = None
+        self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def run(self) -> dict[str, Any]:
+        """Run the loop to its end and the exams after it; returns the report. Running it again repeats nothing."""
+        quiet_data_context()
+        parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
+        config = self._inputs.config
+        trainer = RayTrainer(
+            config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
+            self._training_line,
+        )  # fmt: skip
+        if not StageRecords(self._files).all():  # a run that goes on may have nothing left to train
+            trainer.open()  # its processes start while the engines do
+        self._stage("engines", 0)
+        self._engines = engines = RunEngines(
+            parts.engine_specs(), config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root, on_up=self._up
+        )
+        parts.ready = engines.ready
+        engines.start()
+        seeds = self._inputs.seeds
+        iterations = list(self._iterations(parts, seeds, trainer))
+        exams = self._exams(parts, seeds, trainer, iterations)
+        with ThreadPoolExecutor(1) as beside:
+            closed = beside.submit(trainer.close)  # while Ray's metrics come to count the last answer
+            evidence = collect(self._files, engines.specs)
+            closed.result()
+        report = {
+            "run": config.run.name,
+            "engine_seconds": engines.seconds,
+            "iterations": [self._told(i) for i in iterations],
+            "exams": exams,
+            "evidence": evidence,
+        }
+        self._board.close()
+        self._stage("done", iterations[-1].index)
+        return report
+
+    def _up(self, seconds: float, replicas: list[dict[str, Any]]) -> None:
+        assert self._engines is not None
+        specs = self._engines.specs
+        self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(seconds, 1), replicas=replicas)
+        for spec in specs:
+            self._metrics.replicas(spec.role, spec.engine.replicas)
+
+    def _iterations(self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer) -> Iterator[Iteration]:
+        config = self._inputs.config
+        loop = llm2llm(
+            trainer=_Announced(trainer, self._before_training),
+            errors=parts.error_source(seeds),
+            augmenter=parts.augmenter(self._store.rows(seeds), seeds.id),
+            versions=self._versions(parts, seeds),
+            iterations=num_iterations(config),
+            continue_training=config.student.start_from == "previous",
+        )
+        # A run that goes on tells its finished iterations again; counters and curves have them already.
+        told = {
+            (event["index"], event["dataset"]["id"], event["student"]["sha"])
+            for event in self._events.read()
+            if event["event"] == "iteration"
+        }
+        for iteration in loop:
+            new = (iteration.index, iteration.dataset.id, iteration.student.sha) not in told
+            self._events.add("iteration", **self._told(iteration))
+            self._metrics.finished(iteration, new=new)
+            if new:
+                self._board.iteration(iteration)
+            yield iteration
+
+    def _exams(
+        self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer, iterations: Sequence[Iteration]
+    ) -> dict[str, Any] | None:
+        if not (self._inputs.config.evaluation.test and self._inputs.test):
+            return None
+        exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
+        found = exams.hold(iterations, seeds, self._store.rows(seeds))
+        self._metrics.examined(found["accuracy"])
+        self._board.exams(found["accuracy"], iterations[-1].index)
+        return found
+
+    def _told(self, iteration: Iteration) -> dict[str, Any]:
+        told = asdict(iteration)
+        told["seconds"] = {
+            record["name"]: record["ended"] - record["started"]
+            for record in StageRecords(self._files).all()
+            if record["iteration"] == iteration.index and record["name"] in ("train", "round", "commit")
+        }
+        return told
+
+    def _versions(self, parts: Parts, seeds: DatasetVersion) -> RecordedVersions:
+        inputs = self._inputs
+
+        def held_out() -> Iterator[Example]:
+            for name, version in (("dev", inputs.dev), ("test", inputs.test)):
+                if version is not None:
+                    yield from VersionStore(self._files, f"inputs/{name}").rows(version)
+
+        return RecordedVersions(
+            self._files,
+            inputs.task,
+            lambda: self._store.rows(seeds),
+            held_out,
+            [version.id for version in (inputs.dev, inputs.test) if version],
+            parts.settings(),
+            self._stage,
+        )
+
+    def _stage(self, stage: str, iteration: int) -> None:
+        self._status = {"stage": stage, "iteration": iteration, "since": time.time(), "rows": {}}
+        self._metrics.stage(stage, iteration)
+
+    def _before_training(self, stage: str, iteration: int) -> None:
+        self._stage(stage, iteration)
+        if self._inputs.config.cluster.share_gpu and self._inputs.device == "gpu":
+            assert self._engines is not None
+            rest_engines(self._engines.specs)
+
+    def _training_line(self, line: Any) -> None:
+        if "loss" in line:  # a line per update; the log has others
+            self._status["training"] = dict(line)
+            self._board.update(f"{self._status['stage']}-{self._status['iteration']}", line)
+
+    def expect(self, stream: str, rows: int) -> None:
+        """Told by a stream that it begins."""
+        self._status |= {"stream": stream, "total": rows, "rows": {}}
+
+    def advance(self, stream: str, role: str, rows: int) -> bool:
+        """Told by an `Asker` how many rows a role has done; answers whether the run is being stopped."""
+        if self._status.get("stream") == stream:
+            self._status["rows"][role] = rows
+        return self._stopping.is_set()
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._status)
+
+    def scale_teacher(self, replicas: int) -> dict[str, Any]:
+        """Change the number of teacher replicas while the run goes on; with autoscaling, its lower bound."""
+        if self._inputs.config.teacher.kind != "serve":
+            raise UserError("this run serves no teacher (teacher.kind is not serve): there is nothing to scale")
+        if self._engines is None:
+            raise UserError("the engines of this run are not up yet; try again in a moment")
+        before, now = self._engines.scale("teacher", replicas)
+        self._metrics.replicas("teacher", replicas)
+        self._events.add("teacher_scaled", before=before, replicas=replicas, now=now)
+        return {"before": before, "replicas": replicas}
+
+    def stop(self) -> bool:
+        """Ask the streams to send nothing new; what is in flight is answered and stored. Returns whether a stream flows now.
+
+        Only a stream is worth waiting for: a training goes on from its last checkpoint, a commit is repeated in a moment.
+        """
+        self._stopping.set()
+        stage = str(self._status["stage"])
+        self._events.add("stopping", stage=stage)
+        return stage.startswith(("round", "exam"))
+
+
+class _Announced:
+    """The trainer, saying when it begins."""
+
+    def __init__(self, trainer: RayTrainer, before: Callable[[str, int], None]) -> None:
+        self._trainer, self._before = trainer, before
+
+    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+        self._before("train", dataset.iteration)
+        return self._trainer.finetune(dataset, start)
+
+
+def quiet_data_context() -> None:
+    """Ray Data's bars would fight with ours, and its limits are set for batch jobs that nobody watches."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    context.issue_detectors_config.detectors = []
+    # The second version lists the files in a task of its own, behind a new worker process: 19 s here, for files that we name.
+    context.use_datasource_v2 = False

@@ -1,0 +1,91 @@
+"""What ran, in the words of what ran: log lines of DeepSpeed and vLLM, counters of vLLM and Ray Serve, from their own sources.
+
+Nothing here is our label: lines are copied from the logs of this run's workers, series from Ray's metrics endpoints. Others may
+use the same cluster: Serve's series say which workers are replicas of this run's applications, training logs which trained.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import ray
+
+from llm2llm_ray.runtime.serving.engines import EngineSpec, identities
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.training_log import TrainingLog
+
+_LINES = re.compile(
+    r"ZeRO|zero_optimization|DeepSpeed info|Initializing a V1 LLM engine|Using executor class|Starting to load model"
+    r"|Avg prompt throughput|init engine"
+)
+_SERIES = re.compile(
+    r"^ray_(vllm_(?:request_success|generation_tokens|prompt_tokens)_total|vllm_request_success"
+    r"|serve_(?:num_router_requests|deployment_(?:request_counter|replica_starts))\w*|serve_replica_\w*processing_queries)"
+)
+_LABEL = re.compile(r'(application|WorkerId)="([^"]*)"')
+_SCRAPE_WAIT_S = 12.0
+"""At most: Ray exports a worker's metrics every 10 s."""
+_SCRAPE_EVERY_S = 1.0
+
+
+def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
+    """Writes evidence/logs.txt and evidence/metrics.prom below the run; returns their names and a few of the lines."""
+    apps = [spec.app for spec in specs]
+    answered = sum(replica["answered"] for app in apps for replica in identities(app))
+    series, replicas = _series(apps)
+    over = time.monotonic() + _SCRAPE_WAIT_S
+    while apps and time.monotonic() < over and _counted(series) < answered:
+        time.sleep(_SCRAPE_EVERY_S)
+        series, replicas = _series(apps)
+    logs = list(_log_lines(replicas | _trainers(files)))
+    files.replace("evidence/logs.txt", "\n".join(logs).encode())
+    files.replace("evidence/metrics.prom", "\n".join(series).encode())
+    return {"logs": "evidence/logs.txt", "metrics": "evidence/metrics.prom", "log_lines": len(logs), "series": len(series)}
+
+
+def _series(apps: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The lines of these applications' replicas, and these replicas' worker ids."""
+    found = [(line, dict(_LABEL.findall(line))) for line in _scrape() if _SERIES.match(line)]
+    replicas = {labels["WorkerId"] for _, labels in found if labels.get("application") in apps and "WorkerId" in labels}
+    return [line for line, labels in found if labels.get("application", labels.get("WorkerId")) in {*apps, *replicas}], replicas
+
+
+def _counted(series: Sequence[str]) -> float:
+    """Requests that vLLM has counted as answered."""
+    return sum(float(line.rpartition(" ")[2]) for line in series if line.startswith("ray_vllm_request_success"))
+
+
+def _trainers(files: Files) -> set[str]:
+    """Worker ids of all that trained for this run, in this session or an earlier one."""
+    logs = [TrainingLog(files, path.removesuffix(".jsonl")) for path in files.list("train") if path.endswith(".jsonl")]
+    starts = [line for log in logs for line in log.read() if line.get("event") == "start"]
+    return {worker["worker"] for line in starts for worker in line["engine_report"]["workers"] if worker.get("worker")}
+
+
+def _log_lines(workers: Collection[str]) -> Iterator[str]:
+    """Of the log files that carry a worker's id in their names, on the node of the driver."""
+    session = ray._private.worker.global_worker.node.get_session_dir_path()
+    for worker in sorted(workers):
+        for path in sorted(glob.glob(f"{session}/logs/**/*{worker}*", recursive=True)):
+            if path.endswith((".log", ".err", ".out")):
+                with open(path, errors="replace") as stream:
+                    for line in stream:
+                        if _LINES.search(line):
+                            yield f"{path.removeprefix(session)}: {line.strip()[:400]}"
+
+
+def _scrape() -> Iterator[str]:
+    for node in ray.nodes():
+        if node["Alive"] and node.get("MetricsExportPort"):
+            address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            try:
+                with urllib.request.urlopen(address, timeout=10) as response:
+                    yield from response.read().decode().splitlines()
+            except (urllib.error.URLError, TimeoutError) as error:
+                yield f"# {address}: {error}"

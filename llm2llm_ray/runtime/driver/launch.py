@@ -1,0 +1,192 @@
+"""The entrypoint's side of a run: check, connect, sweep, launch the driver, show progress, release.
+
+Owns the driver actor, so the end of this process is the end of the run on the cluster. SIGTERM and Ctrl-C drain: what is in
+flight is stored, this run's applications are deleted, and the same command later goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.preflight import Checked
+from llm2llm_ray.runtime.connection import NAMESPACE, connect, device_of, driver_name
+from llm2llm_ray.runtime.driver.driver import Driver
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.leftovers import sweep
+from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
+from llm2llm_ray.runtime.models.prompt_lengths import check_prompt_lengths
+from llm2llm_ray.runtime.serving.engines import stop_engines
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.lease import run_lease
+from llm2llm_ray.storage.stages import Events
+from llm2llm_ray.storage.versions import VersionStore
+from llm2llm_ray.types import DatasetVersion, Example
+
+DRAIN_S = 45.0
+_POLL_S = 1.0
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C, after draining."""
+
+
+def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
+    asked = time.time()
+    files = Files(config.run_path)
+    with run_lease(files.root), _Termination() as told_to_stop:
+        files.clear_scratch()
+        show({"stage": "models"})  # a first download or conversion takes a minute
+        inputs = prepare(config, checked, files)
+        show({"stage": "starting Ray"})
+        ours = connect(config.cluster)
+        told_to_stop.listen()
+        try:
+            removed = sweep(config.run.name, inputs["run_root"])
+            events = Events(files)
+            address = ray.get_runtime_context().gcs_address
+            events.add(
+                "started",
+                pid=os.getpid(),
+                removed=removed,
+                ray=ray.__version__,
+                config=config_path(config),
+                address=address,
+                asked=asked,
+            )
+            report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop)
+            files.replace("report.json", _json(report))
+            events.add("finished")
+            return report
+        finally:
+            if ray.is_initialized():
+                with contextlib.suppress(RuntimeError):  # Serve was never started
+                    stop_engines(config.run.name)
+                ray.shutdown()
+                _wait_for_own_ray(ours)
+
+
+def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
+    """Resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
+    student = resolve_model(config.student.model)
+    if config.teacher.kind == "serve":
+        teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model)
+        teacher_sha = model_sha(teacher)
+    else:
+        teacher = config.teacher.model
+        teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url})
+    check_prompt_lengths(config, checked, student)
+    resolved = config.model_dump_json(indent=1).encode()
+    files.write_once(config_path(config), resolved)
+    splits = checked.splits
+    seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about={"rows": dict(splits.counts)})
+    return {
+        "config": config,
+        "task": checked.task,
+        "run_root": files.root,
+        "student_model": student,
+        "student_sha": model_sha(student),
+        "teacher_model": teacher,
+        "teacher_sha": teacher_sha,
+        "seeds": seeds,
+        "dev": _held_out(files, "dev", splits.dev),
+        "test": _held_out(files, "test", splits.test),
+    }
+
+
+def config_path(config: Config) -> str:
+    """Where a run keeps the resolved config of this start."""
+    return f"configs/{fingerprint(config.model_dump(mode='json'))[:12]}.json"
+
+
+def _held_out(files: Files, name: str, rows: list[Example]) -> DatasetVersion | None:
+    if not rows:
+        return None
+    return VersionStore(files, f"inputs/{name}").commit(rows, parent=None, iteration=0, about={"what": name})
+
+
+def _drive(
+    config: Config, inputs: Inputs, show: Callable[[dict[str, Any]], None], told_to_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    name = driver_name(config.run.name)
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        pass
+    else:
+        raise UserError(f"run {config.run.name}: another driver of this run is alive on this cluster; stop it or wait for it")
+    driver = (
+        ray.remote(Driver)
+        .options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=8)
+        .remote(inputs)
+    )
+    running = driver.run.remote()
+    while True:
+        done, _ = ray.wait([running], timeout=_POLL_S)
+        if done:
+            try:
+                return ray.get(running)
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise UserError(str(error.cause)) from None
+                raise
+        with contextlib.suppress(GetTimeoutError, RayActorError):  # busy or restarting: the next poll will tell
+            show(ray.get(driver.status.remote(), timeout=_POLL_S))
+        if told_to_stop():
+            _drain(driver, running)
+
+
+def _drain(driver: Any, running: Any) -> None:
+    """Stop asking, wait for what is in flight, and end the driver. A training goes on from its last checkpoint later."""
+    if ray.get(driver.stop.remote(), timeout=10):
+        ray.wait([running], timeout=DRAIN_S)
+    ray.kill(driver)
+    raise Interrupted("stopped; what was in flight is stored, and the same command goes on from here")
+
+
+class _Termination:
+    """SIGTERM and Ctrl-C as a question instead of an exception. `listen` again after ray.init, which puts its own handlers."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __enter__(self) -> _Termination:
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._told = True
+
+    def __call__(self) -> bool:
+        return self._told
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_own_ray(ours: bool) -> None:
+    if ours:
+        time.sleep(0.5)  # raylet and GCS are our children: give them a moment to end before the process does
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(report, indent=1, default=str).encode()

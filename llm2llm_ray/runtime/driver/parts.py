@@ -1,0 +1,223 @@
+"""Builds the parts of a run from its config: which model answers where, with which role, from which rows.
+
+The composition root's parts list: the only place that knows both what the loop asks for and what runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import Any, Literal
+
+from llm2llm_ray.config import Config, EngineConfig
+from llm2llm_ray.config.schedule import TEACHER_SHOTS, per_wrong
+from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
+from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
+from llm2llm_ray.runtime.streaming.asker import AskSpec, open_asker
+from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
+from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.types import DatasetVersion, Example, Student
+
+_ENGINE_EFFECTS = {"max_model_len", "dtype", "engine_kwargs"}
+
+
+@dataclass(kw_only=True)
+class Parts:
+    inputs: Inputs
+    files: Files
+    progress: Any
+    """Handle of the driver actor, for row counts."""
+    ready: Callable[[], None] = lambda: None
+    """Returns when the engines answer; called before a stream is made, so that waiting is no part of a stage."""
+    student_asker: Any = field(init=False)
+    teacher_asker: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.student_asker = open_asker(served=self.config.evaluation.recorded_answers is None)
+        self.teacher_asker = open_asker(served=self.config.teacher.kind == "serve")
+
+    @property
+    def config(self) -> Config:
+        return self.inputs.config
+
+    def engine_specs(self) -> list[EngineSpec]:
+        """The engines this run needs: none for a recorded student or a teacher that is not ours to serve."""
+        found, config = [], self.config
+        if config.evaluation.recorded_answers is None:
+            found.append(self._spec("student", self.inputs.student_model, self.inputs.student_sha, config.student.engine))
+        if config.teacher.kind == "serve":
+            found.append(self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, config.teacher.engine))
+        return found
+
+    def _spec(self, role: Literal["student", "teacher"], model: str, sha: str, engine: Any) -> EngineSpec:
+        return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
+
+    def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
+        """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts."""
+
+        def rows_for(dataset: DatasetVersion) -> DatasetVersion:
+            if self.config.evaluation.error_source == "dev":
+                assert self.inputs.dev is not None
+                return self.inputs.dev
+            return dataset if self.config.augmentation.augment_augmented else seeds
+
+        return RayErrorSource(graded=self.graded, rows_for=rows_for)
+
+    def graded(self, student: Student, rows: DatasetVersion) -> RayGraded:
+        """`student` on these rows, greedily, through the resident engine."""
+        self.ready()
+        config, iteration = self.config, student.iteration
+        solve = AskSpec(
+            name="student",
+            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens),
+            adds=SOLVED,
+            route=self._student_route(student),
+            model_sha=student.sha,
+            run_root=self.inputs.run_root,
+            replies=f"replies/student-{student.sha[:12]}",
+            in_flight=self._student_in_flight(rows.num_rows),
+            run_seed=config.run.seed,
+            progress=self.progress,
+            asker=self.student_asker,
+        )
+        inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
+        engine = config.student.engine
+        alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
+        weights = None if config.evaluation.recorded_answers else student.path
+        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
+
+    def teacher_exam(self, rows: DatasetVersion, seeds: Iterable[Example]) -> RayGraded:
+        """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
+        self.ready()
+        config = self.config
+        shots = nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)
+        solve = AskSpec(
+            name="teacher",
+            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots),
+            adds=SOLVED,
+            route=self._teacher_route(),
+            model_sha=self.inputs.teacher_sha,
+            run_root=self.inputs.run_root,
+            replies="replies/teacher-exam",
+            in_flight=self._teacher_in_flight(),
+            run_seed=config.run.seed,
+            budget=config.teacher.budget,
+            budget_replies=self._paid_for(),
+            progress=self.progress,
+            asker=self.teacher_asker,
+        )
+        inputs = {
+            "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
+            "budget": config.teacher.budget.model_dump(),
+        }  # fmt: skip
+        return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
+
+    def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
+        config, settings = self.config, self.settings()
+        peers = Peers(self.inputs.task, seeds)
+
+        def teacher(iteration: int) -> tuple[AskSpec, Mapping[str, Any]]:
+            spec = AskSpec(
+                name="teacher",
+                role=Augment(
+                    self.inputs.task, peers, teacher=config.teacher, settings=settings, iteration=iteration,
+                    run_seed=config.run.seed,
+                ),
+                adds=ASKED,
+                route=self._teacher_route(),
+                model_sha=self.inputs.teacher_sha,
+                run_root=self.inputs.run_root,
+                replies=_teacher_replies(iteration),
+                in_flight=self._teacher_in_flight(),
+                run_seed=config.run.seed,
+                budget=config.teacher.budget,
+                budget_replies=self._paid_for(),
+                progress=self.progress,
+                asker=self.teacher_asker,
+            )  # fmt: skip
+            about = {
+                "teacher": self.inputs.teacher_sha,
+                "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),
+                "augmentation": settings.model_dump(exclude={"near_duplicate", "near_test"}),
+                "peers": seeds_id,
+                "engine": config.teacher.engine.model_dump(include=_ENGINE_EFFECTS),
+                "budget": config.teacher.budget.model_dump(),  # a raised budget goes on with a round that ran out of it
+            }
+            return spec, about
+
+        return RayAugmenter(teacher=teacher)
+
+    def _paid_for(self) -> tuple[str, ...]:
+        return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)))
+
+    def _student_in_flight(self, rows: int) -> int:
+        """On CPU an eighth of the rows, so that a small set still comes in waves and the teacher starts after the first."""
+        engine = self.config.student.engine
+        fitting = self._enough(engine) if self.inputs.device == "gpu" else min(32 * engine.replicas, max(8, rows // 8))
+        return self.config.evaluation.in_flight or fitting
+
+    def _teacher_in_flight(self) -> int:
+        served = self.config.teacher.kind == "serve"
+        return self.config.teacher.in_flight or (self._enough(self.config.teacher.engine) if served else 64)
+
+    def _enough(self, engine: EngineConfig) -> int:
+        """Requests that keep all replicas busy."""
+        return max(256 if self.inputs.device == "gpu" else 64, engine.replicas * engine.max_num_seqs)
+
+    def settings(self) -> Any:
+        """One-shot asks for everything after the first student: the same number of requests, in one round."""
+        return self.config.augmentation.model_copy(update={"per_wrong": per_wrong(self.config)})
+
+    def _stream(
+        self,
+        rows: DatasetVersion,
+        solve: AskSpec,
+        iteration: int,
+        inputs: Mapping[str, Any],
+        prepare: Any,
+        in_flight_alone: int,
+        weights: str | None = None,
+    ) -> RayGraded:
+        return RayGraded(
+            files=self.files, rows=rows, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,
+            rows_per_block=self.config.evaluation.rows_per_block,
+            in_flight_alone=in_flight_alone, weights=weights,
+        )  # fmt: skip
+
+    def _exam_inputs(self) -> dict[str, Any]:
+        return {
+            "task": dict(self.inputs.task.describe()),
+            "max_tokens": self.config.evaluation.max_tokens,
+            "engine": self.config.student.engine.model_dump(include=_ENGINE_EFFECTS),
+            "seed": self.config.run.seed,
+        }
+
+    def _student_route(self, student: Student) -> Route:
+        config = self.config
+        if config.evaluation.recorded_answers is not None:
+            return RecordedRoute(path=config.evaluation.recorded_answers, generation=student.iteration)
+        return EngineRoute(
+            app=app_name(config.run.name, "student"), tokenizer=student.path, model=config.student.model,
+            max_model_len=config.student.engine.max_model_len, weights=(student.path, student.sha),
+        )  # fmt: skip
+
+    def _teacher_route(self) -> Route:
+        config = self.config
+        if config.teacher.kind != "serve":
+            return ServiceRoute(teacher=config.teacher, log=self.files.absolute("teacher_calls.jsonl"))
+        return EngineRoute(
+            app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
+            max_model_len=config.teacher.engine.max_model_len,
+        )  # fmt: skip
+
+    def _load(self, student: Student) -> None:
+        if self.config.evaluation.recorded_answers is None:
+            load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
+
+
+def _teacher_replies(iteration: int) -> str:
+    return f"replies/teacher-{iteration:03d}"

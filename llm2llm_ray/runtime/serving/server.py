@@ -1,0 +1,148 @@
+"""The Serve deployment class of both engines: vLLM behind one verb, `ask`, and weights that change without a restart.
+
+Invariant: a reply carries the sha of the weights that produced it. A request that means other weights than the replica
+holds (it restarted, or was added by the autoscaler) makes the replica load those first, after its open requests ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import serve
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.core.server.llm_server import LLMServer
+
+from llm2llm_ray.runtime.models.node_copy import node_local
+
+
+class ModelIsThere(CallbackBase):
+    """Ray would have a task on each node look for the model, in a process that imports all of vLLM for it (8 s of a laptop's
+    processor per engine). `resolve_model` has found its folder, or downloaded it, before anything started."""
+
+    def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
+
+
+class EngineServer(LLMServer):
+    """`ray.serve.llm`'s server plus `ask` and `load`; token ids in, so that there is one tokenisation in the project."""
+
+    async def __init__(self, llm_config: Any, *, weights_sha: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        await super().__init__(llm_config)
+        self._sha = weights_sha
+        self._own = (str(llm_config.model_loading_config.model_source), weights_sha)
+        self._asleep = False
+        self._open = 0
+        self._answered = 0
+        self._turn = asyncio.Condition()
+        self._replica = serve.get_replica_context().replica_id.to_full_id_str()
+
+    async def _start_engine(self) -> None:
+        """Without Ray's usage report: it waits for a detached actor of its own, which would outlive the run."""
+        await self.engine.start()
+
+    async def ask(
+        self, token_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, weights: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """Complete `token_ids`; `weights` is (folder or URI, sha) or None for whatever the engine was started with.
+
+        Returns text, token_ids, finish_reason, prompt_tokens, completion_tokens, weights_sha, replica, seconds. A request
+        that the engine refuses (longer than the context, impossible parameters) returns {"error": why} instead.
+        """
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.exceptions import VLLMValidationError
+        from vllm.sampling_params import RequestOutputKind
+
+        started = time.time()
+        async with self._holding(weights):
+            try:
+                params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
+                stream = self.engine._engine_client.generate(TokensPrompt(prompt_token_ids=list(token_ids)), params, request_id)
+                final = [output async for output in stream][-1]  # FINAL_ONLY: there is one
+            except (VLLMValidationError, ValueError) as error:
+                return {"error": f"refused: {error}", "weights_sha": self._sha, "replica": self._replica}
+            self._answered += 1
+            answer = final.outputs[0]
+            return {
+                "text": answer.text,
+                "token_ids": list(answer.token_ids),
+                "finish_reason": answer.finish_reason or "stop",
+                "prompt_tokens": len(final.prompt_token_ids or ()),
+                "completion_tokens": len(answer.token_ids),
+                "weights_sha": self._sha,
+                "replica": self._replica,
+                "seconds": time.time() - started,
+            }
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, weights: tuple[str, str] | None) -> Any:
+        async with self._turn:
+            while self._asleep or (weights is not None and weights[1] != self._sha):
+                if self._open == 0:
+                    await self._swap(*(weights or self._own))
+                else:  # open requests mean the weights held now: let them end
+                    await self._turn.wait()
+            self._open += 1
+        try:
+            yield
+        finally:
+            async with self._turn:
+                self._open -= 1
+                self._turn.notify_all()
+
+    async def load(self, path: str, sha: str) -> dict[str, Any]:
+        """Take other weights, once the open requests have ended. Returns {"replica", "weights_sha", "seconds"}."""
+        started = time.time()
+        async with self._holding((path, sha)):
+            return {"replica": self._replica, "weights_sha": self._sha, "seconds": time.time() - started}
+
+    async def rest(self) -> None:
+        """Give the GPU to the student's training (`cluster.share_gpu`): weights and cache go, the next request brings them back.
+
+        Not run: vLLM's sleep mode needs a GPU, and none was at hand.
+        """
+        async with self._turn:
+            while self._open:
+                await self._turn.wait()
+            if not self._asleep:
+                await self.sleep(level=2)
+                self._asleep, self._sha = True, ""
+
+    async def _swap(self, path: str, sha: str) -> None:
+        """Pause, reload from a local folder, drop the key-value cache of the old weights, resume (DESIGN.md)."""
+        folder = await asyncio.to_thread(node_local, path, sha)
+        self._sha = ""  # if loading fails half-way, nobody may take what is there for either set of weights
+        if self._asleep:
+            await self.wakeup(tags=["weights"])
+            await self._reload(folder)
+            await self.wakeup(tags=["kv_cache"])
+            self._asleep = False
+        else:
+            await self.pause(mode="wait")
+            try:
+                await self._reload(folder)
+            finally:
+                await self.resume()
+        self._sha = sha
+
+    async def _reload(self, folder: str) -> None:
+        await self.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await self.collective_rpc("refresh_tied_head")
+        await self.reset_prefix_cache()
+
+    async def identity(self) -> dict[str, Any]:
+        """Who answers (replica, weights, node), and how often it has. For tests, evidence and placement checks."""
+        import os
+
+        import ray
+
+        return {
+            "replica": self._replica,
+            "weights_sha": self._sha,
+            "answered": self._answered,
+            "node": ray.get_runtime_context().get_node_id(),
+            "pid": os.getpid(),
+        }

@@ -1,0 +1,220 @@
+"""What a stream asks, for both roles: keeps many requests in flight, stores every reply, and hands graded or augmented rows back.
+
+Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent.
+What a role asks and makes of the answers is the role's business (solving.py, rounds/augmenting.py). `Asker` is the process it
+happens in; Ray Data reaches it through `ask_stage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import ray
+
+from llm2llm_ray.asking.budget import Budget
+from llm2llm_ray.asking.request import AskModel, Request
+from llm2llm_ray.config import BudgetConfig
+from llm2llm_ray.errors import Stopping
+from llm2llm_ray.runtime.environment import SERVE, values
+from llm2llm_ray.runtime.series import AskMetrics
+from llm2llm_ray.runtime.streaming.transports import Route, open_route
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
+from llm2llm_ray.types import Reply
+
+Role = Callable[[dict[str, Any], AskModel], Awaitable[dict[str, Any]]]
+_ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+_REPORT_EVERY_S = 0.5
+_BEGIN_S = 60.0
+_PASSING = "unavailable"
+"""Prefix of errors that say nothing about the request: the service could not be reached in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskSpec:
+    """What one role of one stream is built from. Example: AskSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
+
+    name: str
+    role: Role
+    adds: Mapping[str, type]
+    """Columns that the role adds, so that every block has the same schema whatever its rows hold."""
+    route: Route
+    model_sha: str
+    run_root: str
+    replies: str
+    """Folder of this stage's replies below the run."""
+    budget_replies: tuple[str, ...] = ()
+    """Folders whose replies the budget has paid for already."""
+    in_flight: int = 64
+    run_seed: int = 0
+    budget: BudgetConfig | None = None
+    progress: Any = None
+    """Handle of the driver, told how many rows are done; None: nobody is."""
+    asker: Any
+    """Handle of the `Asker` that asks."""
+    stream: str = ""
+    """Names the stream to the driver: the actors of the one before may still be telling of theirs."""
+
+
+class StreamRole:
+    """One role of one stream."""
+
+    def __init__(self, spec: AskSpec) -> None:
+        files = Files(spec.run_root)
+        self._spec = spec
+        self._log = ReplyLog(files, spec.replies)
+        self._metrics = AskMetrics(spec.run_root, spec.name)
+        self._transport = open_route(spec.route, self._metrics.retried)
+        self._slots = asyncio.Semaphore(spec.in_flight)
+        self._budget = Budget(spec.budget) if spec.budget else None
+        if self._budget:
+            for folder in spec.budget_replies:
+                self._budget.replay(Reply(**record["reply"]) for record in read_replies(files, folder))
+        self._done = 0
+        self._open = 0
+        self._stopping = False
+        self._listener: asyncio.Task[None] | None = None
+
+    async def answer(self, block: pa.Table) -> pa.Table:
+        if self._listener is None and self._spec.progress is not None:
+            self._listener = asyncio.create_task(self._listen())
+        rows = block.to_pylist()
+        done = 0
+        try:
+            answered = await asyncio.gather(*[self._spec.role(row, self.reply) for row in rows])
+            done = len(rows)
+        finally:
+            self._metrics.tell(rows=done, in_flight=self._open)
+        self._done += done
+        added = [pa.field(name, _ARROW[kind]) for name, kind in self._spec.adds.items()]
+        schema = pa.schema([field for field in block.schema if field.name not in self._spec.adds] + added)
+        return pa.Table.from_pylist(answered, schema=schema)
+
+    def close(self) -> None:
+        """No block will come any more."""
+        if self._listener is not None:
+            self._listener.cancel()
+        self._log.close()
+
+    async def reply(self, request: Request) -> Reply:
+        """The stored reply, or a new one, stored."""
+        key = reply_key(
+            model_sha=self._spec.model_sha,
+            prompt_sha=request.prompt_sha,
+            sampling=request.sampling,
+            run_seed=self._spec.run_seed,
+            row_id=request.row_id,
+            ordinal=request.ordinal,
+            attempt=request.attempt,
+        )
+        stored = self._log.find(key)
+        if stored is not None:
+            self._metrics.replayed()
+            return stored
+        async with self._slots:
+            sent = time.time()
+            reply = await self._asked(request)
+        about = {
+            "sent": sent,
+            "seconds": time.time() - sent,
+            "prompt_sha": request.prompt_sha,
+            "sampling": dict(request.sampling),
+            "row_id": request.row_id,
+            "ordinal": request.ordinal,
+            "attempt": request.attempt,
+            "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
+        }
+        if reply.error.startswith(_PASSING):
+            return reply  # a resumed run asks again
+        return await self._log.put(key, reply, about)
+
+    async def _asked(self, request: Request) -> Reply:
+        if self._stopping:
+            await self._drained()
+        if self._budget:
+            self._budget.reserve()
+        self._open += 1
+        try:
+            reply = await self._transport.ask(request)
+        except BaseException:
+            if self._budget:
+                self._budget.release()
+            raise
+        finally:
+            self._open -= 1
+        self._metrics.answered(reply)
+        if self._budget:
+            self._budget.spend(reply)
+        return reply
+
+    async def _drained(self) -> NoReturn:
+        """Ray Data ends the whole stream at the first error, so it is raised only once nothing is in flight."""
+        while self._open:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # the last replies' group commit
+        raise Stopping("the run is being stopped")
+
+    async def _listen(self) -> None:
+        """Tell the driver what is done, and hear from it whether to stop."""
+        while True:
+            await asyncio.sleep(_REPORT_EVERY_S)
+            self._metrics.tell(rows=0, in_flight=self._open)
+            self._stopping = self._stopping or await self._spec.progress.advance.remote(
+                self._spec.stream, self._spec.name, self._done
+            )
+
+
+class Asker:
+    """Asks for one role, stream after stream; made an actor by `open_asker`.
+
+    It lives as long as the run: a process of its own for each stream would import Serve and tokenizers anew, ten seconds of a
+    laptop's processor before the first row, and Ray Data starts new processes for every stream.
+    """
+
+    def __init__(self, served: bool) -> None:
+        if served:
+            import transformers
+
+            _ = transformers.AutoTokenizer  # transformers imports on first use
+        self._streams: dict[str, asyncio.Future[StreamRole]] = {}
+        self._begun: dict[str, asyncio.Event] = {}
+
+    async def begin(self, stream: str, spec: Sequence[Any]) -> None:
+        """Told by the stream's operator once its process stands. `spec` holds a reference to the AskSpec: it travels once."""
+        await self._role(stream, spec)
+        self._begun.setdefault(stream, asyncio.Event()).set()
+
+    async def begun(self, stream: str) -> None:
+        """Returns when the stream's blocks would be answered at once, or after a minute: what fails is Ray Data's to mend."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._begun.setdefault(stream, asyncio.Event()).wait(), _BEGIN_S)
+
+    async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
+        return await (await self._role(stream, spec)).answer(block)
+
+    def _role(self, stream: str, spec: Sequence[Any]) -> asyncio.Future[StreamRole]:
+        """The stream's state, made for its first call (of this process: it may have been restarted) and for no other."""
+        if stream not in self._streams:
+            for over in self._streams.values():
+                if over.done() and over.exception() is None:
+                    over.result().close()
+            self._streams = {stream: asyncio.ensure_future(self._made(spec[0]))}
+            self._begun = {name: event for name, event in self._begun.items() if name == stream}
+        return self._streams[stream]
+
+    async def _made(self, spec: Any) -> StreamRole:
+        return StreamRole(await spec)
+
+
+def open_asker(*, served: bool) -> Any:
+    """A handle on a new `Asker`, which ends with its owner. `served`: it asks engines, and imports tokenizers at once."""
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
+    if served:
+        options["runtime_env"] = {"env_vars": values(SERVE)}
+    return ray.remote(Asker).options(**options).remote(served)

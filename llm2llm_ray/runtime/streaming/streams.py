@@ -1,0 +1,137 @@
+"""E^i and A^i as Ray Data plans: building one starts nothing, `drain` runs it once and writes every row.
+
+read_parquet, in small blocks -> Ask(student), graded -> Ask(teacher) for the wrong rows -> write_parquet. The two roles are
+two operators of one streaming plan, so the teacher works while the student is still being evaluated (DESIGN.md).
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from llm2llm_ray.errors import StreamConsumed, UserError
+from llm2llm_ray.protocols import WrongStream
+from llm2llm_ray.runtime.streaming.ask_operator import ask_stage
+from llm2llm_ray.runtime.streaming.asker import AskSpec
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.types import DatasetVersion, Student
+
+ROWS_PER_BLOCK_ALONE = 16
+"""Where nobody waits for the wrong rows: a block costs Ray Data its processor time whatever its size."""
+_BLOCKS, _MOST_PER_BLOCK = 1024, 64
+"""A set of so many blocks gets larger ones instead of more of them, up to a size: in blocks of 64 a row costs two thirds of the
+processor time that it costs in blocks of 16, and what overlaps are minutes then."""
+ONE_TASK: dict[str, Any] = {"concurrency": 1, "ray_remote_args": {"num_cpus": 0.1}}
+"""For reading and writing: each further task at once would start a worker process, seconds of a laptop's CPU, for kilobytes."""
+_ROWS_PER_FILE = 4096
+"""Written behind the last answer of as many rows: a task and a file for each block of four would cost more than the rows do."""
+ROW_COLUMNS = ["id", "input", "output", "origin", "seed_id"]
+
+
+def block_rows(rows: int, least: int, *, alone: bool) -> int:
+    """`alone`: nobody waits for the wrong rows."""
+    return max(least, ROWS_PER_BLOCK_ALONE if alone else 1, min(_MOST_PER_BLOCK, rows // _BLOCKS))
+
+
+@dataclass(kw_only=True)
+class RayGraded:
+    """A stream of graded rows. `prepare` runs right before it flows (loads the student's weights)."""
+
+    files: Files
+    rows: DatasetVersion
+    solve: AskSpec
+    iteration: int
+    inputs: Mapping[str, Any]
+    rows_per_block: int
+    prepare: Callable[[], None]
+    in_flight_alone: int
+    """Student requests open at once when no teacher waits for the wrong answers: no reason to send them in waves."""
+    weights: str | None = None
+    """Folder or URI that `prepare` loads; None: a student that needs none."""
+    consumed: bool = False
+
+    def wrong(self) -> RayWrong:
+        return RayWrong(graded=self)
+
+    def drain(self, folder: str) -> None:
+        self.flow(folder, ())
+
+    def flow(self, folder: str, further: Sequence[AskSpec]) -> None:
+        if self.consumed:
+            raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
+        self.consumed = True
+        if self.weights is not None and "://" not in self.weights and not os.path.isdir(self.weights):
+            raise UserError(
+                f"{self.weights}: this student is gone (`llm2llm gc` removes students of finished runs), but the changed config "
+                "asks it again; remove the train stage's record beside it in stages/ to train it anew, or start a new run.name"
+            )
+        stream = uuid.uuid4().hex
+        if self.solve.progress is not None:
+            self.solve.progress.expect.remote(stream, self.rows.num_rows)
+        solve = self.solve if further else replace(self.solve, in_flight=self.in_flight_alone)
+        with ThreadPoolExecutor(1) as beside:
+            loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
+            per_block = block_rows(self.rows.num_rows, self.rows_per_block, alone=not further)
+            self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)], per_block)
+            loaded.result()
+
+    def _write(self, folder: str, roles: Sequence[AskSpec], rows_per_block: int) -> None:
+        # Cut by the task that reads: `repartition` starts a task for each block, and dozens of processes when a set is large.
+        dataset = ray.data.read_parquet(
+            [self.files.absolute(part) for part in self.rows.parts],
+            columns=ROW_COLUMNS,
+            override_num_blocks=max(1, -(-self.rows.num_rows // rows_per_block)),
+            **ONE_TASK,
+        )
+        for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
+            asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
+            dataset = ask_stage(dataset, spec, asking, after and after.asker)
+        dataset.write_parquet(self.files.absolute(folder), min_rows_per_file=_ROWS_PER_FILE, **ONE_TASK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayWrong:
+    graded: RayGraded
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayAugmented:
+    graded: RayGraded
+    augment: AskSpec
+    inputs: Mapping[str, Any]
+
+    @property
+    def iteration(self) -> int:
+        return self.graded.iteration
+
+    def drain(self, folder: str) -> None:
+        self.graded.flow(folder, (self.augment,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayErrorSource:
+    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `rows_for`."""
+
+    graded: Callable[[Student, DatasetVersion], RayGraded]
+    rows_for: Callable[[DatasetVersion], DatasetVersion]
+    """D^i -> the rows to evaluate."""
+
+    def stream(self, student: Student, dataset: DatasetVersion) -> RayGraded:
+        return self.graded(student, self.rows_for(dataset))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayAugmenter:
+    teacher: Callable[[int], tuple[AskSpec, Mapping[str, Any]]]
+    """Iteration -> the teacher's part of the stream, and what of it affects the rows."""
+
+    def augment(self, wrong: WrongStream) -> RayAugmented:
+        assert isinstance(wrong, RayWrong)
+        spec, inputs = self.teacher(wrong.graded.iteration)
+        return RayAugmented(graded=wrong.graded, augment=spec, inputs={**wrong.graded.inputs, **inputs})

@@ -1,0 +1,191 @@
+"""How a request reaches a model: one verb, `ask(request) -> Reply`, for engines of ours, services and scripts.
+
+Transports are built inside the process that uses them, from a frozen spec; they retry what the world breaks (a replica
+that died, an overloaded queue) and turn what the request itself breaks into a Reply with an `error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray import serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from llm2llm_ray.asking.reasoning import split_reasoning
+from llm2llm_ray.asking.request import Request
+from llm2llm_ray.config import TeacherConfig
+from llm2llm_ray.runtime.models.tokens import encode_prompt
+from llm2llm_ray.types import Prompt, Reply
+
+RECOVERY_S = 900.0
+"""How long a request waits for a replica to come back: longer than an engine takes to start."""
+_ROOM = 16  # tokens of answer below which asking is pointless
+
+
+class Transport(Protocol):
+    async def ask(self, request: Request) -> Reply: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRoute:
+    """A vLLM deployment of this run. `weights` (path, sha) go with every request; None: what it was started with."""
+
+    app: str
+    tokenizer: str
+    max_model_len: int
+    model: str
+    weights: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRoute:
+    """An OpenAI-compatible service, or a scripted teacher, in this process."""
+
+    teacher: TeacherConfig
+    log: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRoute:
+    """Recorded student answers, for tests of the loop: `generation` is the iteration."""
+
+    path: str
+    generation: int
+
+
+Route = EngineRoute | ServiceRoute | RecordedRoute
+
+
+def open_route(route: Route, on_retry: Callable[[], None] = lambda: None) -> Transport:
+    """`on_retry` is called for each time that a request to an engine is sent again."""
+    if isinstance(route, EngineRoute):
+        return EngineTransport(route, on_retry)
+    if isinstance(route, RecordedRoute):
+        return RecordedTransport(route)
+    return ServiceTransport(route)
+
+
+def _worth_retrying(error: BaseException) -> bool:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    transient = (ActorDiedError, ActorUnavailableError, BackPressureError, DeploymentUnavailableError, TimeoutError)
+    # vLLM's own names: its exceptions are not importable where only the handle is used.
+    # gRPC's: a connection that broke is not always told as "unavailable", which Serve translates.
+    names = {type(cause).__name__, type(error).__name__}
+    return isinstance(error, transient) or bool(
+        names & {"EngineDeadError", "ReplicaUnavailableError", "QueueOverflowError", "ActorDiedError", "AioRpcError"}
+    )
+
+
+class EngineTransport:
+    """Token ids by Serve handle, without an HTTP hop; the tokenisation is training's."""
+
+    def __init__(self, route: EngineRoute, on_retry: Callable[[], None] = lambda: None) -> None:
+        from transformers import AutoTokenizer
+
+        self._on_retry = on_retry
+        self._route = route
+        self._tokenizer = AutoTokenizer.from_pretrained(route.tokenizer)
+        self._handle = serve.get_app_handle(route.app)
+
+    async def ask(self, request: Request) -> Reply:
+        token_ids = self._token_ids(request.prompt)
+        sampling = dict(request.sampling)
+        room = self._route.max_model_len - len(token_ids)
+        if room < min(_ROOM, sampling["max_tokens"]):
+            return Reply(
+                text="",
+                finish_reason="error",
+                model=self._route.model,
+                error=f"prompt_too_long: {len(token_ids)} tokens do not fit {self._route.max_model_len}",
+            )
+        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+        sampling["stop"] = list(request.prompt.stop) or None
+        answer = await self._send(token_ids, sampling)
+        text, reasoning = split_reasoning(answer.get("text", ""))
+        return Reply(
+            text=text,
+            finish_reason="error" if "error" in answer else answer["finish_reason"],
+            prompt_tokens=answer.get("prompt_tokens", 0),
+            completion_tokens=answer.get("completion_tokens", 0),
+            model=self._route.model,
+            weights_sha=answer["weights_sha"],
+            replica=answer["replica"],
+            reasoning=reasoning,
+            error=answer.get("error", ""),
+        )
+
+    async def _send(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_worth_retrying),
+            stop=stop_after_delay(RECOVERY_S),
+            wait=wait_random_exponential(multiplier=0.5, max=15),
+            reraise=True,
+            before_sleep=lambda state: self._on_retry(),
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await self._once(token_ids, sampling)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    async def _once(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
+        try:
+            async with asyncio.timeout(RECOVERY_S):
+                return await self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
+            raise ActorUnavailableError("the replica was stopped while it answered", None) from error
+
+    def _token_ids(self, prompt: Prompt) -> list[int]:
+        if prompt.messages:
+            messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            # The template writes the special tokens itself: adding them again would double BOS.
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(encode_prompt(self._tokenizer, prompt.text))
+
+
+class ServiceTransport:
+    """A client of teacher/: an OpenAI-compatible service or a script."""
+
+    def __init__(self, route: ServiceRoute) -> None:
+        from llm2llm_ray.asking.openai_service import OpenAITeacher
+        from llm2llm_ray.asking.scripted import ScriptedTeacher
+
+        config = route.teacher
+        self._client: OpenAITeacher | ScriptedTeacher
+        if config.kind == "openai":
+            self._client = OpenAITeacher(config)
+        else:
+            self._client = ScriptedTeacher(config.model, latency_s=config.latency_s, log_path=route.log)
+
+    async def ask(self, request: Request) -> Reply:
+        sampling = request.sampling
+        return await self._client.ask(
+            request.prompt,
+            temperature=sampling["temperature"],
+            top_p=sampling.get("top_p", 1.0),
+            max_tokens=sampling["max_tokens"],
+            seed=sampling.get("seed", 0),
+        )
+
+
+class RecordedTransport:
+    def __init__(self, route: RecordedRoute) -> None:
+        from llm2llm_ray.asking.scripted import ScriptedStudent
+
+        self._student = ScriptedStudent(route.path)
+        self._generation = route.generation
+
+    async def ask(self, request: Request) -> Reply:
+        text = self._student.answer(request.prompt.text, self._generation)
+        return Reply(text=text, finish_reason="stop", model="recorded", weights_sha=str(self._generation))

@@ -1,0 +1,166 @@
+"""The Trainer port on Ray Train: one dataset version and one start model in, one student folder out.
+
+Invariants: a training is named by the key of what changes its result, so a finished one is never repeated, a broken one goes
+on from its last checkpoint, and no two different ones share a name (one would resume the other's weights). Who trains is
+`training_workers`' business, and what happens inside a worker `finetune_worker`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from llm2llm_ray.config import Config
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.connection import device_of
+from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
+from llm2llm_ray.runtime.models.node_copy import node_local
+from llm2llm_ray.runtime.training.deepspeed_config import Device, precision_of, zero_stage_of
+from llm2llm_ray.runtime.training.student_folder import exported
+from llm2llm_ray.runtime.training.worker import TrainJob
+from llm2llm_ray.runtime.training.workers import TrainingWorkers
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
+from llm2llm_ray.storage.training_log import TrainingLog, log_stem
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import DatasetVersion, Student
+
+STAGE = "train"
+TRAIN_VERSION = 2
+"""Raised by hand when the code comes to train other weights from the same inputs."""
+WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkpoint_every_updates", "start_from"}
+"""Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there
+as the sha of the weights started from. Workers, ZeRO stage and precision stay in: they change the arithmetic."""
+SECONDS_BETWEEN_POLLS = 0.5
+
+
+class RayTrainer:
+    """`progress` is called from a thread of its own with the newest line of the training's log, while `finetune` waits."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        run_folder: str,
+        base_model: str,
+        stages: StageRecords,
+        progress: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._files = Files(run_folder)
+        self._base_model = base_model
+        self._stages = stages
+        self._events = Events(self._files)
+        self._progress = progress
+        self._device: Device = device_of(config.cluster)
+        self._workers = TrainingWorkers(config, self._files, self._device)
+
+    def open(self) -> None:
+        """Start the workers ahead of the first training; without it that one does."""
+        self._workers.open()
+
+    def close(self) -> None:
+        """No more trainings in this run."""
+        self._workers.close()
+
+    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+        """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
+        return self._finetune(dataset, start, label=f"{dataset.iteration:03d}", updates=None)
+
+    def finetune_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
+        """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
+        return self._finetune(dataset, None, label="baseline", updates=updates)
+
+    def _finetune(self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None) -> Student:
+        began = time.time()
+        start_name = start.path if start else self._base_model
+        start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
+        inputs = self._inputs(dataset, start_sha, updates)
+        key = stage_key(STAGE, TRAIN_VERSION, inputs)
+        name = log_stem(label, key).removeprefix(f"{STAGE}/")
+        record = self._stages.find(STAGE, key)
+        if record is None:
+            told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
+            self._events.add("stage_started", **told)
+            job = self._job(dataset, start_name, start_sha, name, updates)
+            metrics = exported(self._files, job.export) or self._train(job, name)
+            path = self._files.absolute(job.export)
+            sha = model_sha(node_local(path, key))
+            result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
+            iteration = None if label == "baseline" else dataset.iteration
+            record = self._stages.record(
+                STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
+            )
+            self._events.add("stage_finished", **told)
+        result = record["result"]
+        return Student(
+            path=self._files.absolute(result["path"]),
+            sha=result["sha"],
+            iteration=dataset.iteration,
+            metrics={**result["metrics"], "start_sha": result["start_sha"]},
+        )
+
+    def _inputs(self, dataset: DatasetVersion, start_sha: str, updates: int | None) -> dict[str, Any]:
+        student = self._config.student
+        settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+        settings |= {"precision": precision_of(student, self._device), "zero_stage": zero_stage_of(student, self._device)}
+        if student.method == "full":
+            del settings["lora"]
+        if updates or student.updates:
+            settings["updates"] = updates or student.updates
+            del settings["epochs"]
+        return {"dataset": dataset.id, "start": start_sha, "student": settings, "task": dict(self._task.describe())}
+
+    def _job(self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None) -> TrainJob:
+        return TrainJob(
+            student=self._config.student,
+            task=self._task,
+            device=self._device,
+            name=name,
+            files=self._files,
+            start=start,
+            start_sha=start_sha,
+            parts=dataset.parts,
+            updates=updates,
+            export=f"students/{name}",
+            log=f"{STAGE}/{name}",
+            submitted=time.time(),
+        )
+
+    def _train(self, job: TrainJob, name: str) -> dict[str, Any]:
+        with self._watched(TrainingLog(self._files, job.log)):
+            metrics = self._workers.train(replace(job, submitted=time.time()))
+        if "user_error" in metrics:
+            raise UserError(f"training {name}: {metrics['user_error']}")
+        return metrics
+
+    @contextmanager
+    def _watched(self, log: TrainingLog) -> Iterator[None]:
+        """Hand new lines of the log to `progress` while the body runs, and the rest at its end."""
+        over = threading.Event()
+        seen = len(list(log.read()))
+
+        def hand_on() -> None:
+            nonlocal seen
+            lines = list(log.read())
+            for line in lines[seen:]:
+                self._progress(line)
+            seen = len(lines)
+
+        def watch() -> None:
+            while not over.wait(SECONDS_BETWEEN_POLLS):
+                hand_on()
+
+        thread = threading.Thread(target=watch, name="training-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            hand_on()
