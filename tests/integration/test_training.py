@@ -23,6 +23,7 @@ from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.runtime.models.folders import model_sha
 from llm2llm_ray.runtime.models.tokens import encode_rows
+from llm2llm_ray.runtime.training import trainer
 from llm2llm_ray.runtime.training.trainer import RayTrainer
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords

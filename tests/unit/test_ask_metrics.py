@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from llm2llm_ray.runtime import series as loop_series
 from llm2llm_ray.types import Reply
 
 
