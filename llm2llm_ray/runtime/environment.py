@@ -27,55 +27,55 @@ class Variable:
 
 
 OUR_RAY = (
-    Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere", "unit/test_environment.py::test_no_usage_report"),
+    Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere", "unit/test_environment.py::test_its_reader_sees_it"),
     Variable(
         "RAY_process_group_cleanup_enabled",
         "1",
         "engine processes die with their replica (vllm#55510)",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_the_raylet_knows_them",
     ),
     Variable(
         "RAY_num_workers_soft_limit",
         "4",
         "a worker process costs seconds of a laptop's processor to start, so those of one stage are kept for the next; not more, "
         "as each wakes a hundred times per second while it idles, 1 % of a core",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_the_raylet_knows_them",
     ),
     Variable(
         "RAY_worker_niceness",
         "0",
         "Ray would put all its workers behind everybody, engines and trainings too: what is around the models gives way instead",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "integration/test_loop.py::test_the_loop_with_both_engines_after_an_unclean_death",
     ),
     Variable(
         "RAY_prestart_worker_first_driver",
         "0",
         "workers started ahead have not our environment, and so never get work",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_the_raylet_knows_them",
     ),
     Variable(
         "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD",
         "0",
         "the log monitor lists all log files ten times per second, to send their lines where nobody listens (log_to_driver)",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "LOG_NAME_UPDATE_INTERVAL_S",
         "30",
         "with the one before: how often it lists them then",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "REPORTER_UPDATE_INTERVAL_MS",
         "30000",
         "Ray's agent looks at every process each 5 s, for a dashboard that is not there",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
         "0",
         "nobody takes this node away with notice, for which Ray Train would keep an actor that asks every 5 s",
-        "integration/test_environment.py::test_the_raylet_has_them",
+        "unit/test_environment.py::test_their_readers_still_have_these_names",
     ),
 )
 """In the process that starts a local Ray; its daemons inherit them."""
@@ -85,9 +85,9 @@ JOB = (
         "RAY_DATA_DISABLE_PROGRESS_BARS",
         "1",
         "they would fight with ours",
-        "unit/test_environment.py::test_ray_data_shows_no_bars",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
-    Variable("VLLM_NO_USAGE_STATS", "1", "nothing is sent anywhere", "unit/test_environment.py::test_no_usage_report"),
+    Variable("VLLM_NO_USAGE_STATS", "1", "nothing is sent anywhere", "unit/test_environment.py::test_its_reader_sees_it"),
     Variable(
         "TOKENIZERS_PARALLELISM",
         "false",
@@ -103,31 +103,31 @@ SERVE = (
         "1",
         "a request goes to the replica's own gRPC server (each has one, behind Ray's token) instead of as an actor task: "
         "half of the processor time of a call and its answer",
-        "unit/test_environment.py::test_serve_reads_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD",
         "0",
         "crosses no thread in the replica",
-        "unit/test_environment.py::test_serve_reads_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
         "0",
         "nor in the asker; handles are then called from a running loop only",
-        "unit/test_environment.py::test_serve_reads_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
         "1000",
         "log lines are written in batches",
-        "unit/test_environment.py::test_serve_reads_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS",
         "1000",
         "counters are sent once per second, not at every request",
-        "unit/test_environment.py::test_serve_reads_them",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
 )
 """In replicas and askers: what Ray Serve's throughput mode sets."""
@@ -137,25 +137,30 @@ CPU_ENGINE = (
         "VLLM_CPU_OMP_THREADS_BIND",
         "nobind",
         "bound threads of two engines would share one core and leave the other idle",
-        "unit/test_environment.py::test_vllm_binds_no_threads",
+        "unit/test_environment.py::test_its_reader_sees_it",
     ),
     Variable(
         "OMP_WAIT_POLICY",
         "PASSIVE",
         "threads that spin would take the core from the other engine",
-        "integration/test_environment.py::test_an_engine_has_them",
+        "unit/test_environment.py::test_openmp_says_so",
     ),
     Variable(
         "RAYLLM_VLLM_ENGINE_CLS",
         "llm2llm_ray.runtime.serving.cpu_engine.CpuEngine",
         "the model runs in the engine's process",
-        "integration/test_engines.py",
+        "integration/test_engines.py::test_the_model_runs_in_the_engines_own_process",
     ),
 )
 """In engines that compute on CPU."""
 
 CPU_TRAINING = (
-    Variable("DS_ACCELERATOR", "cpu", "else it looks for a GPU", "unit/test_environment.py::test_deepspeed_computes_on_cpu"),
+    Variable(
+        "DS_ACCELERATOR",
+        "cpu",
+        "else it looks for a GPU",
+        "unit/test_environment.py::test_deepspeed_computes_on_cpu",
+    ),
     *(
         Variable(
             name,
@@ -175,7 +180,7 @@ CPU_TRAINING = (
         "GOMP_SPINCOUNT",
         "5000",
         "a thread spins for some 0.2 ms at a barrier before it sleeps: an update has thousands of them, most over by then",
-        "unit/test_environment.py::test_openmp_spins_briefly",
+        "unit/test_environment.py::test_openmp_says_so",
     ),
 )
 """In training workers on CPU."""
