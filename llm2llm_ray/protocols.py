@@ -6,23 +6,51 @@ them. So a teacher that reads `graded.wrong()` works while the student is still 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from llm2llm_ray.types import DatasetVersion, Round, Student
 
 
-class AugmentedStream(Protocol):
-    """A^i in the making: the graded rows, the wrong ones with what the teacher wrote for them."""
+class Stream(Protocol):
+    """Rows in the making, of one iteration. Nothing runs until it is drained."""
+
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """All that the rows depend on, as plain values: the stage's key is made of it, so equal inputs are drained once."""
+        ...
+
+    def drain(self, folder: str) -> None:
+        """Run to the end and write every row, as Parquet, below `folder` of the run. A second time raises `StreamConsumed`.
+
+        Rows have the columns of the error source and `rounds.solving.SOLVED`.
+        """
+        ...
+
+
+class GradedStream(Stream, Protocol):
+    """E^i: every row of the error source with the student's answer, right or wrong."""
+
+    def wrong(self) -> WrongStream: ...
 
 
 class WrongStream(Protocol):
-    """W^i: the graded stream seen as its wrong rows (the right ones flow past untouched, to be recorded)."""
+    """W^i: a graded stream seen as its wrong rows. An `Augmenter` of the same runtime makes it an `AugmentedStream`."""
+
+    @property
+    def graded(self) -> GradedStream:
+        """The whole stream: its right rows flow past the teacher untouched, to be recorded with the others."""
+        ...
 
 
-class GradedStream(Protocol):
-    """E^i: every row of the error source with the student's answer. Iterating it twice raises `StreamConsumed`."""
+class AugmentedStream(Stream, Protocol):
+    """A^i: the graded stream with what the teacher wrote for the wrong rows, asked as soon as each is known.
 
-    def wrong(self) -> WrongStream: ...
+    Draining it drains the graded stream under it. Rows have the columns of `rounds.augmenting.ASKED` too.
+    """
 
 
 class Trainer(Protocol):

@@ -1,7 +1,7 @@
 """The `Versions` port over storage: drains a stream once, runs the commit gates, writes D^{i+1}, and records both stages.
 
 Invariant: a stage whose record stands is not run again; a stage without one leaves nothing that a later run could take
-for a result (its folder has a new name each time). Drained streams come from any runtime: all they need is `DrainedStream`.
+for a result (its folder has a new name each time). Streams come from any runtime.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
 from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.config import AugmentationConfig
-from llm2llm_ray.protocols import AugmentedStream, GradedStream
+from llm2llm_ray.protocols import AugmentedStream, GradedStream, Stream
 from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
@@ -31,20 +31,6 @@ from llm2llm_ray.types import DatasetVersion, Example, Round
 
 ROUND_VERSION = 1  # raised by hand when the code of the stage gives other results for the same inputs
 COMMIT_VERSION = 1
-
-
-class DrainedStream(Protocol):
-    @property
-    def iteration(self) -> int: ...
-
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """All that the stream's rows depend on, for the stage's key."""
-        ...
-
-    def drain(self, folder: str) -> None:
-        """Run the stream to its end, writing its rows as Parquet below `folder`. Once only."""
-        ...
 
 
 class RecordedVersions:
@@ -69,7 +55,7 @@ class RecordedVersions:
         return self._store.commit(self._seed_rows(), parent=None, iteration=0, about={"what": "seed"})
 
     def extend(self, dataset: DatasetVersion, augmented: AugmentedStream) -> tuple[DatasetVersion, Round]:
-        record = self._drained(cast(DrainedStream, augmented))
+        record = self._drained(augmented)
         key, inputs = self._commit_inputs(dataset, record)
         commit = self._stages.find("commit", key)
         if commit is None:
@@ -79,16 +65,16 @@ class RecordedVersions:
         return grown, _round(record["result"], commit["result"])
 
     def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
-        return _round(self._drained(cast(DrainedStream, graded))["result"], {"accepted": 0, "rejected": {}})
+        return _round(self._drained(graded)["result"], {"accepted": 0, "rejected": {}})
 
-    def drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
+    def drained(self, stream: Stream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
         """The record of a drained stream; drains it if there is none. `result.folder` holds its rows.
 
         `shown` is what `on_stage` is told instead of `name`.
         """
         return self._drained(stream, name, shown)
 
-    def _drained(self, stream: DrainedStream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
+    def _drained(self, stream: Stream, name: str = "round", shown: str | None = None) -> dict[str, Any]:
         key = stage_key(name, ROUND_VERSION, stream.inputs)
         record = self._stages.find(name, key)
         if record is None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.errors import StreamConsumed
+from llm2llm_ray.protocols import AugmentedStream, GradedStream, WrongStream
 from llm2llm_ray.types import DatasetVersion, Iteration, Round, Student
 
 SEEDS = ("s-0", "s-1", "s-2", "s-3")
@@ -24,6 +25,8 @@ class World:
     budget: int | None = None
     happened: list[tuple[str, str]] = field(default_factory=list)
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    drained: dict[str, list[tuple[str, bool, str | None]]] = field(default_factory=dict)
+    """Folder -> (row, whether it was right, what was written for it)."""
     streams: list[Graded] = field(default_factory=list)
 
     def asked(self, iteration: int) -> set[str]:
@@ -35,13 +38,20 @@ class World:
 
 @dataclass
 class Graded:
-    """Really lazy: an answer is made when somebody takes it, and a second iteration is an error."""
+    """Really lazy: an answer is made when somebody takes it, and to flow twice is an error."""
 
     world: World
     iteration: int
     consumed: bool = False
 
-    def __iter__(self) -> Iterator[tuple[str, bool]]:
+    @property
+    def inputs(self) -> dict[str, int]:
+        return {"iteration": self.iteration}
+
+    def drain(self, folder: str) -> None:
+        self.world.drained[folder] = [(seed, correct, None) for seed, correct in self.flow()]
+
+    def flow(self) -> Iterator[tuple[str, bool]]:
         if self.consumed:
             raise StreamConsumed(f"iteration {self.iteration}")
         self.consumed = True
@@ -63,11 +73,22 @@ class Wrong:
 
 @dataclass
 class Augmented:
-    wrong: Wrong
+    graded: Graded
 
-    def __iter__(self) -> Iterator[tuple[str, bool, str | None]]:
-        world, i = self.wrong.graded.world, self.wrong.graded.iteration
-        for seed, correct in self.wrong.graded:
+    @property
+    def iteration(self) -> int:
+        return self.graded.iteration
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        return self.graded.inputs
+
+    def drain(self, folder: str) -> None:
+        self.graded.world.drained[folder] = list(self._flow())
+
+    def _flow(self) -> Iterator[tuple[str, bool, str | None]]:
+        world, i = self.graded.world, self.graded.iteration
+        for seed, correct in self.graded.flow():
             if correct:
                 yield seed, True, None
                 continue
@@ -98,8 +119,9 @@ class Errors:
 
 
 class Augmenter:
-    def augment(self, wrong: Wrong) -> Augmented:
-        return Augmented(wrong)
+    def augment(self, wrong: WrongStream) -> Augmented:
+        assert isinstance(wrong, Wrong)
+        return Augmented(wrong.graded)
 
 
 @dataclass
@@ -109,16 +131,18 @@ class Versions:
     def seed(self) -> DatasetVersion:
         return self._version(0, SEEDS)
 
-    def extend(self, dataset: DatasetVersion, augmented: Augmented) -> tuple[DatasetVersion, Round]:
-        drained = list(augmented)
+    def extend(self, dataset: DatasetVersion, augmented: AugmentedStream) -> tuple[DatasetVersion, Round]:
+        augmented.drain(f"A{dataset.iteration}")
+        drained = self.world.drained[f"A{dataset.iteration}"]
         new = tuple(row for _, _, row in drained if row)
         wrong = sum(not correct for _, correct, _ in drained)
         outcome = Round(evaluated=len(drained), wrong=wrong, accepted=len(new), stopped_by_budget=len(new) < wrong)
         return self._version(dataset.iteration + 1, self.world.rows[dataset.id] + new), outcome
 
-    def close(self, dataset: DatasetVersion, graded: Graded) -> Round:
-        drained = list(graded)
-        return Round(evaluated=len(drained), wrong=sum(not correct for _, correct in drained))
+    def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
+        graded.drain("E")
+        drained = self.world.drained["E"]
+        return Round(evaluated=len(drained), wrong=sum(not correct for _, correct, _ in drained))
 
     def _version(self, iteration: int, rows: tuple[str, ...]) -> DatasetVersion:
         self.world.rows[f"D{iteration}"] = rows
@@ -129,8 +153,8 @@ def loop(world: World, *, iterations: int | None = None, continue_training: bool
     return llm2llm(
         trainer=Trainer(world),
         errors=Errors(world),
-        augmenter=Augmenter(),  # type: ignore[arg-type]  # the ports' streams are opaque to the loop, these are not
-        versions=Versions(world),  # type: ignore[arg-type]
+        augmenter=Augmenter(),
+        versions=Versions(world),
         iterations=len(world.wrong) if iterations is None else iterations,
         continue_training=continue_training,
     )
@@ -221,13 +245,11 @@ def test_a_consumer_sees_an_iteration_before_the_next_student_is_trained() -> No
 
 def test_a_stream_read_twice_ends_the_run_instead_of_counting_twice() -> None:
     class Peeking(Versions):
-        def close(self, dataset: DatasetVersion, graded: Graded) -> Round:
-            list(graded)
+        def close(self, dataset: DatasetVersion, graded: GradedStream) -> Round:
+            graded.drain("peeked")
             return super().close(dataset, graded)
 
     told = world("s-0")
-    turns = llm2llm(
-        trainer=Trainer(told), errors=Errors(told), augmenter=Augmenter(), versions=Peeking(told), iterations=1  # type: ignore[arg-type]
-    )  # fmt: skip
+    turns = llm2llm(trainer=Trainer(told), errors=Errors(told), augmenter=Augmenter(), versions=Peeking(told), iterations=1)
     with pytest.raises(StreamConsumed):
         list(turns)
