@@ -27,8 +27,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from llm2llm_ray.asking.reasoning import split_reasoning
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.runtime.models.folders import resolve_model
 from llm2llm_ray.runtime.models.tokens import encode_prompt
 from llm2llm_ray.runtime.training.packed_attention import packed_attention, packed_inputs

@@ -10,8 +10,8 @@ from reference_place import Place
 from reference_stages import refused
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
-from llm2llm_ray.asking.reasoning import split_reasoning
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.types import Reply
 
 _NO_TOKEN = -1

@@ -7,6 +7,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Device = Literal["cpu", "gpu"]
+"""What models compute on."""
 
 _NVIDIA_SMI_S = 20
 _BF16 = frozenset({"amx_bf16", "avx512_bf16"})

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.asking.reasoning import split_reasoning
+from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.types import Reply
 
 _CUT = frozenset({"length", "max_tokens"})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
 from llm2llm_ray.config import ClusterConfig
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime import environment
 from llm2llm_ray.runtime.priority import AT_START
 
-Device = Literal["cpu", "gpu"]
 NAMESPACE = "llm2llm"
 
 

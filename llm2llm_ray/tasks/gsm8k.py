@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.tasks.arithmetic import only_number, without_marks, written, wrong_mark
 from llm2llm_ray.tasks.rows import shown, text_of
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.tasks.teacher_text import reject, unusable, without_reasoning
+from llm2llm_ray.tasks.teacher_text import reject, unusable
 from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
 
 _FIRST_QUESTION = re.compile(r"[*_]*Question(?:[ \t]+\d{1,3})?[*_]*[ \t]*:[*_]*")
@@ -126,8 +127,8 @@ class Gsm8k(Task):
         return _SHOWN_WRONG.format(question=question, answer=answer, said=student, count=count, noun=noun)
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
-        text, unclosed = without_reasoning(reply)
-        if unclosed:
+        text, thoughts = split_reasoning(reply)
+        if thoughts and not text:
             return [reject("truncated" if cut else "malformed", "unclosed reasoning", reply)]
         if not text.strip():
             return [reject("truncated" if cut else "empty", "empty reply")]

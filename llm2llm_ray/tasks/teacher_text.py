@@ -11,9 +11,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import NoReturn
 
+from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.types import Rejected
 
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(r"^[ \t]*\d{1,3}[.)](?!\d)", re.MULTILINE)
 _LINE = re.compile(r"\S[^\r\n]*")
 _FENCE = re.compile(r"```[a-z]*[ \t]*\r?\n(?P<body>.*?)(?:\r?\n[ \t]*```)?", re.DOTALL | re.IGNORECASE)
@@ -31,19 +31,6 @@ def reject(reason: str, detail: str = "", text: str = "") -> Rejected:
     """A reason with a short, always encodable excerpt (the whole reply is in the reply store)."""
     excerpt = text[:200].encode("utf-8", "backslashreplace").decode()
     return Rejected(reason=reason, detail=detail, text=excerpt)
-
-
-def without_reasoning(reply: str) -> tuple[str, bool]:
-    """The reply without `<think>…</think>`, and whether an unclosed `<think>` swallowed its end.
-
-    Some chat templates put the opening tag into the prompt: then all before the first `</think>` is reasoning.
-    """
-    text = _THOUGHT.sub("", reply)
-    opened = re.search(r"<think(?:ing)?>", text, re.IGNORECASE)
-    closed = re.search(r"</think(?:ing)?>", text, re.IGNORECASE)
-    if opened:
-        return text[: opened.start()], True
-    return (text[closed.end() :] if closed else text), False
 
 
 def unusable(text: str) -> tuple[str, str] | None:
@@ -104,8 +91,8 @@ def _item(line: str) -> str | Rejected:
 
 def json_items(reply: str, *, count: int, cut: bool) -> list[Mapping[str, object] | Rejected]:
     """The first `count` objects of a reply that is one object, a list of objects, or {"examples": [...]}."""
-    text, unclosed = without_reasoning(reply)
-    if unclosed:
+    text, thoughts = split_reasoning(reply)
+    if thoughts and not text:
         return [reject("truncated" if cut else "malformed", "unclosed reasoning", reply)]
     text = text.strip()
     fenced = _FENCE.fullmatch(text)

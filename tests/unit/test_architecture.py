@@ -25,7 +25,7 @@ ORDER = (
     ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor"), ("planning",), ("timing",), ("history",),
     ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
-    ("types", "errors", "fingerprint", "accuracy", "machine", "terminal_text"),
+    ("types", "errors", "fingerprint", "accuracy", "machine", "reasoning", "terminal_text"),
 )  # fmt: skip
 RUNTIME_ORDER = (
     ("driver",), ("training", "serving", "streaming"), ("models",), ("connection", "series", "doctor_probe"), ("priority",),
@@ -151,7 +151,7 @@ def test_the_algorithm_knows_its_ports_and_records_only() -> None:
 
 
 def test_tasks_read_and_write_text_only() -> None:
-    assert not_allowed("types", "config", "errors", of="tasks") == []
+    assert not_allowed("types", "config", "errors", "reasoning", of="tasks") == []
 
 
 def test_storage_knows_records_only() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2llm_ray.asking.reasoning import split_reasoning
+from llm2llm_ray.reasoning import split_reasoning
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.machine import Device
 
-Device = Literal["cpu", "gpu"]
 Precision = Literal["bf16", "fp32"]
 
 BUCKET_ELEMENTS = 50_000_000

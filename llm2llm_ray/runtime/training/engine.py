@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.machine import memory
+from llm2llm_ray.machine import Device, memory
 from llm2llm_ray.runtime import environment
-from llm2llm_ray.runtime.training.deepspeed_config import Device, clips_itself, deepspeed_config, precision_of, zero_stage_of
+from llm2llm_ray.runtime.training.deepspeed_config import clips_itself, deepspeed_config, precision_of, zero_stage_of
 from llm2llm_ray.runtime.training.optimizer import optimizer_of
 
 _OF = "-update-"

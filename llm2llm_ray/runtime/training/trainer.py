@@ -16,10 +16,11 @@ from typing import Any
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime.connection import device_of
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.node_copy import node_local
-from llm2llm_ray.runtime.training.deepspeed_config import Device, precision_of, zero_stage_of
+from llm2llm_ray.runtime.training.deepspeed_config import precision_of, zero_stage_of
 from llm2llm_ray.runtime.training.student_folder import exported
 from llm2llm_ray.runtime.training.worker import TrainJob
 from llm2llm_ray.runtime.training.workers import TrainingWorkers

@@ -19,11 +19,11 @@ import torch
 
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.config.schedule import total_updates, updates_per_epoch
+from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime.models.folders import resolve_model
 from llm2llm_ray.runtime.models.node_copy import node_local
 from llm2llm_ray.runtime.models.tokens import encode_rows
 from llm2llm_ray.runtime.training import batching
-from llm2llm_ray.runtime.training.deepspeed_config import Device
 from llm2llm_ray.runtime.training.engine import (
     engine_report,
     import_ahead,

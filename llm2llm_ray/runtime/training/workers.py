@@ -18,8 +18,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import num_iterations, worker_cpus
+from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime import environment
-from llm2llm_ray.runtime.training.deepspeed_config import Device
 from llm2llm_ray.runtime.training.desk import open_desk
 from llm2llm_ray.runtime.training.place import free_place
 from llm2llm_ray.runtime.training.worker import TrainJob, finetune_worker
