@@ -60,7 +60,7 @@ class Trainer(Protocol):
 
 
 class ErrorSource(Protocol):
-    """Where errors come from: the seeds (the paper), a dev split, or cross-fitting."""
+    """Where errors come from: the seeds (the paper) or a dev split."""
 
     def stream(self, student: Student, dataset: DatasetVersion) -> GradedStream: ...
 

@@ -121,7 +121,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion:
-    """A handle on D^i: rows stay in storage (style.md 4.2: big data moves by reference)."""
+    """A handle on D^i: rows stay in storage, as big data moves by reference."""
 
     id: str
     """sha256 over the rows and their lineage; never over timings or file bytes."""

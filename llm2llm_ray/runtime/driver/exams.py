@@ -1,7 +1,7 @@
 """The test set, read once at the end of a run: the untrained, first and last student, the teacher, and the matched baseline.
 
 The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the last student took
-(DESIGN.md: more rows mean more updates, and more updates alone raise accuracy).
+(more rows mean more updates, and more updates alone raise accuracy).
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class EngineServer(LLMServer):
                 self._asleep, self._sha = True, ""
 
     async def _swap(self, path: str, sha: str) -> None:
-        """Pause, reload from a local folder, drop the key-value cache of the old weights, resume (DESIGN.md)."""
+        """Pause, reload from a local folder, drop the key-value cache of the old weights, resume."""
         folder = await asyncio.to_thread(node_local, path, sha)
         self._sha = ""  # if loading fails half-way, nobody may take what is there for either set of weights
         if self._asleep:

@@ -1,7 +1,7 @@
 """E^i and A^i as Ray Data plans: building one starts nothing, `drain` runs it once and writes every row.
 
 read_parquet, in small blocks -> Ask(student), graded -> Ask(teacher) for the wrong rows -> write_parquet. The two roles are
-two operators of one streaming plan, so the teacher works while the student is still being evaluated (DESIGN.md).
+two operators of one streaming plan, so the teacher works while the student is still being evaluated.
 """
 
 from __future__ import annotations
