@@ -143,9 +143,10 @@ class OpenAITeacher:
         """One HTTP request under the rate limit; raises _Transient where another try may help."""
         asked = "\n".join(message.content for message in prompt.messages) or prompt.text
         length_field = self._length_field
-        request = {**sampling, "model": self._config.model, length_field: max_tokens}
-        if prompt.stop:
-            request["stop"] = list(prompt.stop)
+        ours = {**sampling, "max_tokens": max_tokens, "stop": list(prompt.stop) or None}
+        kept = {name: value for name, value in ours.items() if name not in self._config.request.drop and value is not None}
+        request = {(length_field if name == "max_tokens" else name): value for name, value in kept.items()}
+        request |= {"model": self._config.model, "extra_body": self._config.request.add}
         if prompt.messages:
             request["messages"] = [{"role": m.role, "content": m.content} for m in prompt.messages]
             send: Callable[..., Awaitable[Any]] = self._client.chat.completions.with_raw_response.create

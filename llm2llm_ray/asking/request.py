@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from llm2llm_ray.fingerprint import fingerprint
-from llm2llm_ray.types import Prompt, Reply
+from llm2llm_ray.types import Message, Prompt, Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +44,19 @@ def sampling_seed(run_seed: int, row_id: str, ordinal: int, attempt: int) -> int
     """31 bits, which every service accepts."""
     digest = hashlib.sha256(f"{run_seed}/{row_id}/{ordinal}/{attempt}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def merged_system(prompt: Prompt) -> Prompt:
+    """The same prompt without system messages: their text stands before that of the first user message.
+
+    For models that know no such role (teacher.system_message: merge).
+    """
+    system = [message.content for message in prompt.messages if message.role == "system"]
+    others = [message for message in prompt.messages if message.role != "system"]
+    if not system:
+        return prompt
+    place = next((n for n, message in enumerate(others) if message.role == "user"), None)
+    if place is None:
+        return replace(prompt, messages=(Message(role="user", content="\n\n".join(system)), *others))
+    others[place] = Message(role="user", content="\n\n".join([*system, others[place].content]))
+    return replace(prompt, messages=tuple(others))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from llm2llm_ray.config.secrets import secrets_in
 from llm2llm_ray.config.section import Section
 
 
@@ -26,7 +27,14 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
     tensor_parallel: int = Field(default=1, ge=1)
     engine_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to vLLM as they are, last."""
+    """Passed to vLLM as they are, last. Stored with the run, so never a token."""
+
+    @field_validator("engine_kwargs")
+    @classmethod
+    def _no_secrets(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in secrets_in(given):
+            raise ValueError(f"{name} looks like a key, and this is stored with the run; put it into HF_TOKEN in the environment")
+        return given
 
 
 class LoraSettings(Section):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-from urllib.parse import urlsplit
+import json
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from llm2llm_ray.config.secrets import names_a_secret, secrets_in
 from llm2llm_ray.config.section import Section
 from llm2llm_ray.config.student import EngineConfig
 
@@ -21,6 +23,48 @@ class BudgetConfig(Section):
     price_per_million_completion_tokens: float = Field(default=0.0, ge=0)
 
 
+_OURS = {
+    "model": "set teacher.model",
+    "temperature": "set teacher.temperature",
+    "top_p": "set teacher.top_p",
+    "max_tokens": "set teacher.max_tokens",
+    "messages": "the task writes it",
+    "prompt": "the task writes it",
+    "stop": "the task sets it",
+    "seed": "each request has its own, from run.seed",
+    "stream": "replies are read whole",
+    "n": "one reply is read per request",
+    "best_of": "one reply is read per request",
+    "echo": "the prompt would be read as the reply",
+}
+
+
+class RequestConfig(Section):
+    """What a service's requests lack and hold beside what we send: services differ in the fields that they refuse or want."""
+
+    drop: tuple[Literal["temperature", "top_p", "max_tokens", "seed", "stop"], ...] = ()
+    """Fields left out; the service's own default then holds."""
+    add: dict[str, Any] = Field(default_factory=dict)
+    """Fields added to the body as they are. Stored with the run, so never a key."""
+
+    @field_validator("add")
+    @classmethod
+    def _no_secrets_and_not_ours(cls, add: dict[str, Any]) -> dict[str, Any]:
+        for name in add:
+            if name in _OURS:
+                raise ValueError(f"{name} is not added here: {_OURS[name]}")
+        for name in secrets_in(add):
+            raise ValueError(
+                f"{name} looks like a key, and this is stored with the run; put the key into the environment variable named in "
+                "teacher.api_key_env"
+            )
+        try:
+            json.dumps(add, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{error}; only what JSON can hold can be sent (quote dates)") from None
+        return add
+
+
 class TeacherConfig(Section):
     """Who writes new examples: a vLLM deployment of ours, an OpenAI-compatible service, or a script."""
 
@@ -29,6 +73,8 @@ class TeacherConfig(Section):
     """serve: like student.model. openai: the service's name for it. scripted: a JSONL file of replies."""
     style: Literal["chat", "completion"] = "chat"
     """`completion` lets a base or very small model continue a list of real examples."""
+    system_message: Literal["keep", "merge"] = "keep"
+    """merge: what the task says as `system` is put before the first user message, for models that know no such role."""
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
@@ -38,6 +84,11 @@ class TeacherConfig(Section):
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never stored."""
+    ca_file: str | None = None
+    """openai only: PEM file of the authorities that the service's certificate is checked against, instead of the machine's
+    own; a path that every node sees."""
+    request: RequestConfig = RequestConfig()
+    """openai only."""
     timeout_s: float = Field(default=120, gt=0)
     max_retries: int = Field(default=8, ge=0)
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -50,13 +101,28 @@ class TeacherConfig(Section):
     def _complete(self) -> TeacherConfig:
         if self.kind == "openai" and not self.base_url:
             raise ValueError("teacher.kind openai needs teacher.base_url")
-        if self.base_url and "@" in urlsplit(self.base_url).netloc:
-            raise ValueError(
-                "teacher.base_url must not hold a user or password: it is stored with the run; put the key into the environment "
-                "variable named in teacher.api_key_env"
-            )
+        _check_address(self.base_url)
         if self.budget.money and not (
             self.budget.price_per_million_prompt_tokens or self.budget.price_per_million_completion_tokens
         ):
             raise ValueError("teacher.budget.money needs the prices per million tokens beside it")
         return self
+
+
+def _check_address(url: str | None) -> None:
+    """Raises ValueError for an address that no client could ask, or that holds what must not be stored. Never quotes it."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        secret = "@" in parts.netloc or any(names_a_secret(name) for name, _ in parse_qsl(parts.query))
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0  # a wrong port raises
+    except ValueError:
+        secret, usable = False, False
+    if secret:
+        raise ValueError(
+            "teacher.base_url must not hold a user, password or key: it is stored with the run; put the key into the environment "
+            "variable named in teacher.api_key_env"
+        )
+    if not usable:
+        raise ValueError("teacher.base_url is no address: write http://host:port/v1 or https://host/v1")

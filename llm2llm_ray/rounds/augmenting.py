@@ -13,7 +13,7 @@ from heapq import heappush, heappushpop
 from pathlib import PurePath
 from typing import Any
 
-from llm2llm_ray.asking.request import AskModel, Request, sampling_seed
+from llm2llm_ray.asking.request import AskModel, Request, merged_system, sampling_seed
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
@@ -115,7 +115,7 @@ class Augment:
         """One new example: attempts until a draft passes; every reply's tokens and rejections are kept."""
         settings, teacher = self._settings, self._teacher
         for attempt in range(settings.attempts):
-            request = self._request(mistake, ordinal, attempt)
+            request = self.request(mistake, ordinal, attempt)
             reply = await ask(request)
             seen["asked"] += 1
             seen["teacher_prompt_tokens"] += reply.prompt_tokens
@@ -148,13 +148,16 @@ class Augment:
                 return passed
         return []
 
-    def _request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
+    def request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
+        """What is asked of the teacher for one wrong row."""
         settings, teacher = self._settings, self._teacher
         row_id = mistake.example.id
         peers = self._peers.beside(mistake.example, settings.examples_in_prompt, f"{row_id}/{ordinal}/{attempt}")
         prompt = self._task.teacher_prompt(
             mistake, peers, style=teacher.style, count=1, show_wrong_answer=settings.show_wrong_answer
         )
+        if teacher.system_message == "merge":
+            prompt = merged_system(prompt)
         sampling = {
             "temperature": teacher.temperature,
             "top_p": teacher.top_p,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm2llm_ray.asking.request import AskModel, Request
+from llm2llm_ray.asking.request import AskModel, Request, merged_system
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Prompt, Reply
@@ -33,19 +33,17 @@ NO_BUDGET = "budget_exhausted"
 class Solve:
     """`shots` turns the same role into the teacher's own exam: worked examples stand before the question."""
 
-    def __init__(self, task: Task, *, max_tokens: int, shots: Sequence[Example] = ()) -> None:
+    def __init__(self, task: Task, *, max_tokens: int, shots: Sequence[Example] = (), merge_system: bool = False) -> None:
+        """`merge_system`: the model asked knows no system role."""
         self._task = task
+        self._merge_system = merge_system
         self._sampling = {"temperature": 0.0, "max_tokens": max_tokens}
         self._shots = shots
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
         started = time.time()
-        if self._shots:
-            prompt = self._task.shots_prompt(row["input"], self._shots)
-        else:
-            prompt = Prompt(text=self._task.student_prompt(row["input"]))
         try:
-            reply = await ask(Request(row_id=row["id"], prompt=prompt, sampling=self._sampling))
+            reply = await ask(self.request(row["id"], row["input"]))
         except BudgetExhausted as stop:  # the teacher's own exam: the row stays unanswered, and the exam says so
             reply = Reply(text="", finish_reason="error", error=f"{NO_BUDGET}: {stop}")
         answered = not reply.error
@@ -62,3 +60,9 @@ class Solve:
             "replica": reply.replica,
             "weights_sha": reply.weights_sha,
         }
+
+    def request(self, row_id: str, text: str) -> Request:
+        """What is asked for one row."""
+        task, shots = self._task, self._shots
+        prompt = task.shots_prompt(text, shots) if shots else Prompt(text=task.student_prompt(text))
+        return Request(row_id=row_id, prompt=merged_system(prompt) if self._merge_system else prompt, sampling=self._sampling)

@@ -14,7 +14,7 @@ from stream_rows import solved
 from llm2llm_ray.asking.request import Request, sampling_seed
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers
+from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers, graded
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 
@@ -149,6 +149,19 @@ def test_a_label_outside_the_set_in_a_chat_reply_is_a_rejection() -> None:
     reply = json.dumps({"examples": [{"text": "Where is my parcel now?", "label": "delivery"}]})
     row = asyncio.run(role(dict(WRONG), Teacher(said(reply))))
     assert reasons({"rejected": json.loads(row["rejected"])}) == ["unknown_label"]
+
+
+def test_a_teacher_without_a_system_role_is_asked_and_remembered_by_the_merged_prompt() -> None:
+    def request(system_message: str) -> Request:
+        teacher = TeacherConfig(kind="scripted", model="t", system_message=system_message)
+        role = Augment(TASK, Peers(TASK, SEEDS), teacher=teacher, settings=AugmentationConfig(), iteration=0, run_seed=7)
+        return role.request(graded(WRONG), 0, 0)
+
+    kept, merged = request("keep"), request("merge")
+    system, user = kept.prompt.messages
+    assert [message.role for message in merged.prompt.messages] == ["user"]
+    assert merged.prompt.messages[0].content == f"{system.content}\n\n{user.content}"
+    assert merged.prompt_sha != kept.prompt_sha
 
 
 def test_errors_on_augmented_rows_keep_the_seed_at_their_root() -> None:

@@ -216,3 +216,53 @@ def test_the_pools_profile_asks_for_a_node_group_each(file: Path) -> None:
 
 def test_an_unknown_profile_is_an_error(file: Path) -> None:
     assert "single-gpu" in refused(file, "cluster.profile=tpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "teacher.request.drop=[top-p]",
+            "teacher.request.drop.0: Input should be 'temperature', 'top_p', 'max_tokens', 'seed' or",
+        ),
+        ("teacher.request.add={temperature: 1}", "teacher.request.add: temperature is not added here: set teacher.temperature"),
+        ("teacher.request.add={stream: true}", "teacher.request.add: stream is not added here: replies are read whole"),
+        ("teacher.request.add={since: 2026-01-01}", "teacher.request.add: Object of type date is not JSON serializable"),
+        ("teacher.request.add={top_k: .nan}", "teacher.request.add: Out of range float values are not JSON compliant"),
+        ("teacher.base_url=llm.example.com/v1", "teacher: teacher.base_url is no address: write http://host:port/v1"),
+        ("teacher.base_url=http://host:99999/v1", "teacher: teacher.base_url is no address: write http://host:port/v1"),
+        ("teacher.base_url=http://[::1/v1", "teacher: teacher.base_url is no address: write http://host:port/v1"),
+        ("teacher.base_url=ftp://host/v1", "teacher: teacher.base_url is no address: write http://host:port/v1"),
+    ],
+)
+def test_request_fields_and_addresses_that_no_service_takes(file: Path, override: str, message: str) -> None:
+    assert refused(file, override).removeprefix(f"{file}: ").startswith(message)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.request.add={api_key: hunter2}",
+        "teacher.request.add={x-api-key: hunter2}",
+        "teacher.request.add={extra: [{Authorization: hunter2}]}",
+        "teacher.request.add={auth: {user: me, value: hunter2}}",
+        "teacher.request.add={note: Bearer hunter2}",
+        "teacher.request.add={note: [sk-hunter2hunter2]}",
+        "teacher.base_url='http://host/v1?api-key=hunter2'",
+        "teacher.base_url=http://hunter2@host/v1",
+        "student.engine.engine_kwargs={hf_token: hunter2}",
+    ],
+)
+def test_a_key_is_refused_where_it_would_be_stored_and_is_not_shown(file: Path, override: str) -> None:
+    message = refused(file, override)
+    assert "key" in message and "stored with the run" in message and "environment" in message
+    assert "hunter2" not in message
+
+
+def test_fields_that_only_sound_like_a_key_are_let_through(file: Path) -> None:
+    fields = "{max_completion_tokens: 5, prompt_cache_key: rows, stop_token_ids: [1], tokenizer: auto, token: true}"
+    config = load_config(file, [f"teacher.request.add={fields}", "teacher.request.drop=[seed, top_p]"])
+    assert list(config.teacher.request.add) == [
+        "max_completion_tokens", "prompt_cache_key", "stop_token_ids", "tokenizer", "token",
+    ]  # fmt: skip
+    assert config.teacher.request.drop == ("seed", "top_p")

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from llm2llm_ray.asking.openai_service import OpenAITeacher
-from llm2llm_ray.config import TeacherConfig
+from llm2llm_ray.config.teacher import RequestConfig, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.types import Message, Prompt, Reply
 
@@ -169,6 +170,25 @@ def test_completion_request_and_reply() -> None:
     assert (sent["prompt"], sent["stop"]) == ("1. first\n2.", ["\n\n", "8."])
     assert (reply.text, reply.finish_reason, reply.prompt_tokens) == (" sixth\n7.", "length", 3)
     assert reply.completion_tokens == 3  # not counted by the service: a quarter of the characters
+
+
+def test_fields_are_left_out_and_added_as_the_config_says() -> None:
+    request = RequestConfig(drop=("seed", "top_p", "stop"), add={"top_k": 20, "reasoning": {"effort": "low"}})
+    with serving(answer()) as service:
+        ask(service.url, replace(CHAT, stop=("###",)), request=request)
+    assert service.bodies[0] == {
+        "model": "big",
+        "messages": [{"role": "system", "content": "You write."}, {"role": "user", "content": "One more."}],
+        "temperature": 0.7,
+        "max_tokens": 40,
+        "top_k": 20,
+        "reasoning": {"effort": "low"},
+    }
+    with serving(answer()) as service:
+        ask(service.url, Prompt(text="1. first"), request=RequestConfig(drop=("max_tokens",), add={"max_new_tokens": 9}))
+    assert service.bodies[0] == {
+        "model": "big", "prompt": "1. first", "temperature": 0.7, "top_p": 0.9, "seed": 17, "max_new_tokens": 9,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("status", [429, 503])

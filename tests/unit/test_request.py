@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm_ray.asking.request import Request, sampling_seed
+from llm2llm_ray.asking.request import Request, merged_system, sampling_seed
 from llm2llm_ray.types import Message, Prompt
 
 ids = st.text(min_size=1)
@@ -44,3 +44,20 @@ def test_seeds_differ_where_the_place_differs(one: tuple[int, str, int, int], ot
 def test_seeds_stay_what_stored_replies_were_asked_with() -> None:
     """A change here would ask every stored request of every run again."""
     assert sampling_seed(0, "s-17", 0, 0) == 1355301299
+
+
+def test_a_system_message_is_put_before_the_first_user_message() -> None:
+    said = {role: Message(role=role, content=role[0]) for role in ("system", "user", "assistant")}
+    system, user, assistant = said["system"], said["user"], said["assistant"]
+    both = Message(role="user", content="s\n\nu")
+
+    def merged(*messages: Message) -> tuple[Message, ...]:
+        return merged_system(Prompt(messages=messages)).messages
+
+    assert merged(system, user) == (both,)
+    assert merged(system, assistant, user, user) == (assistant, both, user)
+    assert merged(system, system, user) == (Message(role="user", content="s\n\ns\n\nu"),)
+    assert merged(system) == (Message(role="user", content="s"),)
+    assert merged(user, assistant) == (user, assistant)
+    assert merged_system(Prompt(text="s", stop=("x",))) == Prompt(text="s", stop=("x",))
+    assert merged_system(Prompt(messages=(system, user), stop=("x",))).stop == ("x",)

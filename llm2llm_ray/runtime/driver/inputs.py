@@ -20,7 +20,7 @@ class Inputs:
     student_sha: str
     teacher_model: str
     teacher_sha: str
-    """For a service: a fingerprint of its name and address, since its weights cannot be known."""
+    """For a service: a fingerprint of its name, address and changed request fields, since its weights cannot be known."""
     device: str
     seeds: DatasetVersion
     """D^0, committed."""

@@ -85,7 +85,8 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
         teacher_sha = model_sha(teacher)
     else:
         teacher = config.teacher.model
-        teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url})
+        changed = config.teacher.request.model_dump()  # a reply to other fields is another reply
+        teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url, "request": changed})
     check_prompt_lengths(config, checked, student)
     resolved = config.model_dump_json(indent=1).encode()
     files.write_once(config_path(config), resolved)

@@ -23,6 +23,8 @@ from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Example, Student
 
 _ENGINE_EFFECTS = {"max_model_len", "dtype", "engine_kwargs"}
+_TEACHER_EFFECTS = {"style", "system_message", "temperature", "top_p", "max_tokens"}
+"""Its model, address and changed request fields are in `Inputs.teacher_sha`."""
 
 
 @dataclass(kw_only=True)
@@ -97,7 +99,10 @@ class Parts:
         shots = nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)
         solve = AskSpec(
             name="teacher",
-            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots),
+            role=Solve(
+                self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots,
+                merge_system=config.teacher.system_message == "merge",
+            ),
             adds=SOLVED,
             route=self._teacher_route(),
             model_sha=self.inputs.teacher_sha,
@@ -109,10 +114,11 @@ class Parts:
             budget_replies=self._paid_for(),
             progress=self.progress,
             asker=self.teacher_asker,
-        )
+        )  # fmt: skip
         inputs = {
             "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
             "budget": config.teacher.budget.model_dump(),
+            "system_message": config.teacher.system_message,
         }  # fmt: skip
         return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
@@ -141,7 +147,7 @@ class Parts:
             )  # fmt: skip
             about = {
                 "teacher": self.inputs.teacher_sha,
-                "sampling": config.teacher.model_dump(include={"style", "temperature", "top_p", "max_tokens"}),
+                "sampling": config.teacher.model_dump(include=_TEACHER_EFFECTS),
                 "augmentation": settings.model_dump(exclude={"near_duplicate", "near_test"}),
                 "peers": seeds_id,
                 "engine": config.teacher.engine.model_dump(include=_ENGINE_EFFECTS),
