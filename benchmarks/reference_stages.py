@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm2llm_ray.asking.request import AskModel, Request
+from llm2llm_ray.asking.room import answer_room
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # the gates bring scipy, which a stage that only trains or ev
     from llm2llm_ray.augmentation.commit import Candidate, CommitGates
 
 OUTCOME = "outcome.json"
-_ROOM = 16  # tokens of answer, as in runtime/streaming/transports.py
 Answerer = Callable[[Sequence[Request]], list[Reply]]
 """Computes the replies to many requests, in their order."""
 
@@ -166,7 +166,7 @@ def augmented(inputs: Inputs, graded: Sequence[dict[str, Any]], iteration: int, 
 
 def refused(request: Request, prompt_tokens: int, context: int) -> Reply | None:
     """What our engines say to a prompt that leaves no room for an answer, and None for one that does."""
-    if context - prompt_tokens >= min(_ROOM, int(request.sampling["max_tokens"])):
+    if answer_room(prompt_tokens, max_tokens=int(request.sampling["max_tokens"]), context=context) is not None:
         return None
     return Reply(text="", finish_reason="error", error=f"prompt_too_long: {prompt_tokens} tokens do not fit {context}")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from transformers import AutoTokenizer
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
@@ -25,7 +26,7 @@ from llm2llm_ray.runtime.driver.driver import Driver
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.leftovers import sweep
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
-from llm2llm_ray.runtime.models.prompt_lengths import check_prompt_lengths
+from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
 from llm2llm_ray.runtime.serving.engines import stop_engines
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.lease import run_lease
@@ -87,7 +88,12 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
         teacher = config.teacher.model
         changed = config.teacher.request.model_dump()  # a reply to other fields is another reply
         teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url, "request": changed})
-    check_prompt_lengths(config, checked, student)
+    check_lengths(
+        config,
+        checked,
+        student=AutoTokenizer.from_pretrained(student),
+        teacher=AutoTokenizer.from_pretrained(teacher) if config.teacher.kind == "serve" else None,
+    )
     resolved = config.model_dump_json(indent=1).encode()
     files.write_once(config_path(config), resolved)
     splits = checked.splits

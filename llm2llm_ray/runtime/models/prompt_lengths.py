@@ -1,32 +1,176 @@
-"""No prompt may be longer than the context: said with the row's name before any engine starts."""
+"""Every prompt and every gold is measured with the real tokenizers before any engine starts: what does not fit is told then.
+
+Seeds must fit into training. Rows that are evaluated, and the longest prompts that the teacher can get, must leave the room that
+`asking.room` wants, and their golds must fit into it. A service's tokenizer and context are its own: nothing is measured for it.
+"""
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from heapq import nlargest, nsmallest
+from typing import Any
 
+from llm2llm_ray.asking.room import LEAST_ANSWER, answer_room
 from llm2llm_ray.config import Config
+from llm2llm_ray.config.schedule import TEACHER_SHOTS
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.runtime.models.tokens import encode, encode_prompt
+from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.solving import Solve
+from llm2llm_ray.runtime.models.tokens import ChatRefused, encode, prompt_ids
+from llm2llm_ray.types import Example, Graded, Prompt
+
+_NAMED = 3
+_MERGE = "teacher.system_message=merge puts the system message into the user's, where that is what it refuses"
+_ALL_PEERS = 10_000
 
 
-def check_prompt_lengths(config: Config, checked: Checked, student_model: str) -> None:
-    """Seeds must fit training and evaluation; dev and test prompts must fit evaluation. Raises UserError for the first."""
-    tokenizer = AutoTokenizer.from_pretrained(student_model)
-    task, context = checked.task, config.student.engine.max_model_len
-    for name, rows in (("seed", checked.splits.seed), ("dev", checked.splits.dev), ("test", checked.splits.test)):
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A row and by how much it does not fit. Example: Misfit("s-3", 1100, "its prompt has 1100 tokens")"""
+
+    row: str
+    size: int
+    why: str
+
+
+def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: Any | None) -> None:
+    """`student` and `teacher` are tokenizers (None: no teacher of ours to serve). Raises UserError for all that does not fit."""
+    told = [*_training(config, checked, student)]
+    if config.evaluation.recorded_answers is None:
+        told += _evaluation(config, checked, student)
+    if teacher is not None:
+        told += [*_asking(config, checked, teacher), *_teacher_exam(config, checked, teacher)]
+    if told:
+        raise UserError("\n".join(told))
+
+
+def _told(what: str, misfits: list[Misfit], rows: int, remedy: Callable[[int], str], source: str = "") -> Iterator[str]:
+    if misfits:
+        worst = nlargest(_NAMED, misfits, key=lambda m: m.size)
+        named = "; ".join(f"{m.row}: {m.why}" for m in worst)
+        more = f"; and {len(misfits) - len(worst)} more" if len(misfits) > len(worst) else ""
+        yield f"{what}: {len(misfits)} of {rows} rows{source} do not fit: {named}{more}. {remedy(worst[0].size)}"
+
+
+def _training(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    task, most, seeds = checked.task, config.student.max_length, checked.splits.seed
+    misfits = []
+    for row in seeds:
+        whole, _ = encode(tokenizer, task.student_prompt(row.input), task.completion(row.output))
+        if len(whole) > most:
+            misfits.append(Misfit(row.id, len(whole), f"prompt and answer have {len(whole)} tokens"))
+    yield from _told(
+        f"seeds, student.max_length={most}", misfits, len(seeds),
+        lambda size: f"They could not be trained on: set student.max_length={size}, or shorten or remove the rows",
+        _from(checked, "seed"),
+    )  # fmt: skip
+
+
+def _evaluation(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    """What the student is asked in rounds and exams."""
+    task, most, context = checked.task, config.evaluation.max_tokens, config.student.engine.max_model_len
+    for name, rows in _evaluated(config, checked):
+        prompts, golds = [], []
         for row in rows:
-            prompt = len(encode_prompt(tokenizer, task.student_prompt(row.input)))
-            if prompt + 1 > context:
-                raise UserError(
-                    f"{name} row {row.id} ({checked.splits.sources.get(name, name)}): its prompt has {prompt} tokens, which "
-                    f"leaves no room for an answer in student.engine.max_model_len={context}; raise it, or shorten the row: "
-                    f"{row.input[:60]!r}…"
-                )
-            if name == "seed":
-                whole, _ = encode(tokenizer, task.student_prompt(row.input), task.completion(row.output))
-                if len(whole) > config.student.max_length:
-                    raise UserError(
-                        f"seed row {row.id}: prompt and answer have {len(whole)} tokens, more than student.max_length="
-                        f"{config.student.max_length}, so it could not be trained on; raise it, or shorten or remove the row"
-                    )
+            prompt = len(prompt_ids(tokenizer, Prompt(text=task.student_prompt(row.input))))
+            gold = len(encode(tokenizer, "", task.completion(row.output))[0]) - len(encode(tokenizer, "", "")[0])
+            room = answer_room(prompt, max_tokens=most, context=context)
+            if gold > most:
+                golds.append(Misfit(row.id, gold, f"its right answer has {gold} tokens"))
+            elif room is None or gold > room:
+                needed = prompt + max(gold, min(LEAST_ANSWER, most))
+                why = f"its prompt has {prompt} tokens, its right answer {gold}"
+                prompts.append(Misfit(row.id, needed, why))
+        source = _from(checked, name)
+        yield from _told(
+            f"{name}, student.engine.max_model_len={context}", prompts, len(rows),
+            lambda size: f"They could not be answered: set student.engine.max_model_len={size}, or shorten or remove the rows",
+            source,
+        )  # fmt: skip
+        yield from _told(
+            f"{name}, evaluation.max_tokens={most}", golds, len(rows),
+            lambda size: f"Their answers would be cut and could never be right: set evaluation.max_tokens={size}", source,
+        )  # fmt: skip
+
+
+def _evaluated(config: Config, checked: Checked) -> Iterator[tuple[str, list[Example]]]:
+    splits = checked.splits
+    yield ("dev", splits.dev) if config.evaluation.error_source == "dev" else ("seed", splits.seed)
+    if config.evaluation.test:
+        yield "test", splits.test
+
+
+def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    """The longest prompt that each row that can be wrong can make: beside the longest examples, with the longest answer shown."""
+    most, context = config.teacher.max_tokens, config.teacher.engine.max_model_len
+    peers = Peers(checked.task, checked.splits.seed)
+    augment = Augment(
+        checked.task, _Longest(peers), teacher=config.teacher, settings=config.augmentation, iteration=0, run_seed=config.run.seed
+    )
+    (name, rows), *_ = _evaluated(config, checked)
+    mistakes = [*rows, *_grown(config, rows)]
+    misfits = []
+    for row in mistakes:
+        said = " word" * config.evaluation.max_tokens if config.augmentation.show_wrong_answer else ""
+        request = augment.request(Graded(example=row, completion=said, answer=None, correct=False), 0, 0)
+        prompt = len(_chat_ids(tokenizer, request.prompt, _MERGE))
+        if answer_room(prompt, max_tokens=most, context=context) != most:
+            misfits.append(Misfit(row.id, prompt + most, f"the teacher's prompt may have {prompt} tokens"))
+    yield from _told(
+        f"{name} as asked of the teacher, teacher.engine.max_model_len={context} less teacher.max_tokens={most}",
+        misfits, len(mistakes),
+        lambda size: (
+            f"Replies would be cut short: set teacher.engine.max_model_len={size}, lower teacher.max_tokens, or show fewer "
+            "examples (augmentation.examples_in_prompt)"
+        ),
+    )  # fmt: skip
+
+
+def _grown(config: Config, rows: list[Example]) -> Iterable[Example]:
+    """With `augment_augmented` a teacher's row may be asked about: as long as the gates let it be."""
+    if config.augmentation.augment_augmented:
+        for example in rows[:1]:
+            text = "word " * config.augmentation.max_words
+            yield Example(id="an augmented row", input=text, output=example.output, origin="augmented")
+
+
+def _teacher_exam(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    if not (config.evaluation.test and config.evaluation.teacher_on_test):
+        return
+    most, context, rows = config.evaluation.max_tokens, config.teacher.engine.max_model_len, checked.splits.test
+    shots = nsmallest(TEACHER_SHOTS, checked.splits.seed, key=lambda e: e.id)
+    exam = Solve(checked.task, max_tokens=most, shots=shots, merge_system=config.teacher.system_message == "merge")
+    misfits = []
+    for row in rows:
+        prompt = len(_chat_ids(tokenizer, exam.request(row.id, row.input).prompt, _MERGE))
+        if answer_room(prompt, max_tokens=most, context=context) is None:
+            misfits.append(Misfit(row.id, prompt + min(LEAST_ANSWER, most), f"with {len(shots)} worked examples {prompt} tokens"))
+    yield from _told(
+        f"test, asked of the teacher, teacher.engine.max_model_len={context}", misfits, len(rows),
+        lambda size: f"Set teacher.engine.max_model_len={size}, or evaluation.teacher_on_test=false",
+    )  # fmt: skip
+
+
+def _chat_ids(tokenizer: Any, prompt: Prompt, remedy: str) -> list[int]:
+    try:
+        return prompt_ids(tokenizer, prompt)
+    except ChatRefused as refused:
+        raise UserError(f"teacher.model: its chat template refuses this task's prompt ({refused}); {remedy}") from None
+
+
+class _Longest(Peers):
+    """The longest examples that can stand beside a wrong one, instead of drawn ones."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
+        others = self._peers.beside(mistake, _ALL_PEERS, draw)
+        return nlargest(count, others, key=lambda e: len(e.input) + len(e.output))
+
+
+def _from(checked: Checked, name: str) -> str:
+    source = checked.splits.sources.get(name)
+    return f" ({source})" if source else ""

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
+from llm2llm_ray.types import Prompt
+
 
 class Tokenizer(Protocol):
     eos_token_id: int | None
@@ -18,6 +22,23 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     ids = list(tokenizer(text, add_special_tokens=True)["input_ids"])
     # Some tokenizers close every text; an answer could then never follow.
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+class ChatRefused(ValueError):
+    """A model's chat template does not take these messages (Gemma 2's refuses a system message)."""
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """What an engine is sent for a prompt. Raises ChatRefused."""
+    if not prompt.messages:
+        return encode_prompt(tokenizer, prompt.text)
+    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError) as error:  # ValueError: a tokenizer without a template
+        raise ChatRefused(" ".join(str(error).split())[:200]) from error
+    # The template writes the special tokens itself: adding them again would double BOS.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)

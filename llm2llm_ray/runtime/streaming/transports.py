@@ -18,14 +18,14 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.asking.room import answer_room
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.reasoning import split_reasoning
-from llm2llm_ray.runtime.models.tokens import encode_prompt
-from llm2llm_ray.types import Prompt, Reply
+from llm2llm_ray.runtime.models.tokens import ChatRefused, prompt_ids
+from llm2llm_ray.types import Reply
 
 RECOVERY_S = 900.0
 """How long a request waits for a replica to come back: longer than an engine takes to start."""
-_ROOM = 16  # tokens of answer below which asking is pointless
 
 
 class Transport(Protocol):
@@ -94,17 +94,15 @@ class EngineTransport:
         self._handle = serve.get_app_handle(route.app)
 
     async def ask(self, request: Request) -> Reply:
-        token_ids = self._token_ids(request.prompt)
-        sampling = dict(request.sampling)
-        room = self._route.max_model_len - len(token_ids)
-        if room < min(_ROOM, sampling["max_tokens"]):
-            return Reply(
-                text="",
-                finish_reason="error",
-                model=self._route.model,
-                error=f"prompt_too_long: {len(token_ids)} tokens do not fit {self._route.max_model_len}",
-            )
-        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+        try:
+            token_ids = prompt_ids(self._tokenizer, request.prompt)
+        except ChatRefused as refused:
+            return self._unasked(f"chat_template: {refused}")
+        sampling, context = dict(request.sampling), self._route.max_model_len
+        room = answer_room(len(token_ids), max_tokens=sampling["max_tokens"], context=context)
+        if room is None:
+            return self._unasked(f"prompt_too_long: {len(token_ids)} tokens leave no room for an answer in {context}")
+        sampling["max_tokens"] = room
         sampling["stop"] = list(request.prompt.stop) or None
         answer = await self._send(token_ids, sampling)
         text, reasoning = split_reasoning(answer.get("text", ""))
@@ -119,6 +117,9 @@ class EngineTransport:
             reasoning=reasoning,
             error=answer.get("error", ""),
         )
+
+    def _unasked(self, error: str) -> Reply:
+        return Reply(text="", finish_reason="error", model=self._route.model, error=error)
 
     async def _send(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
         retrying = AsyncRetrying(
@@ -144,14 +145,6 @@ class EngineTransport:
                 raise
             # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
             raise ActorUnavailableError("the replica was stopped while it answered", None) from error
-
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        if prompt.messages:
-            messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            # The template writes the special tokens itself: adding them again would double BOS.
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(encode_prompt(self._tokenizer, prompt.text))
 
 
 class ServiceTransport:
