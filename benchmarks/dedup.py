@@ -162,8 +162,8 @@ def exponent(rows: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def measured(sizes: Sequence[int], ours: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], small: bool) -> Measurement:
-    """`before` has the first sizes only. A small run asks for less than quadratic growth: its sizes are too near each other."""
-    steep = 1.6 if small else 1.15
+    """`before` has the first sizes only."""
+    steep = None if small else 1.15
     whole = [sum(run["cpu_s"][step] for step in ("build", "search", "commit")) for run in ours]
     pairs = [(a, b) for run, old in zip(ours, before, strict=False) for a, b in zip(run["found"], old["found"], strict=True)]
     equal = sum(a == b for a, b in pairs) / len(pairs) if pairs else None
@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--against", type=int, default=100_000, help="the largest size at which the index before runs too")
     parser.add_argument("--data", type=Path, default=Path("/work/shared/data"), help="folder with trec/ and gsm8k/")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--small", action="store_true", help="2k and 8k rows; exit code 1 when a direction is wrong")
+    parser.add_argument("--small", action="store_true", help="2k and 8k rows: that all of it runs, and both indexes decide alike")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
@@ -239,10 +239,7 @@ def main() -> int:
                 before.append(in_own_process("before", rows, given, work))
             print(f"{rows:,} rows: {ours[-1]['cpu_s']} {ours[-1]['verdicts']}", file=sys.stderr, flush=True)
     found = measured(sizes, ours, before, given.small)
-    found.show()
-    if given.json:
-        found.write(given.json)
-    return 1 if given.small and any(claim.met is False for claim in found.claims) else 0
+    return found.finish(given.json)
 
 
 if __name__ == "__main__":

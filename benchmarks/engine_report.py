@@ -19,9 +19,8 @@ from measurement import Claim, Measurement, Rows, median_ratio
 from llm2llm_ray.config import Config
 
 ASKED = 0.90
-_SMALL_ASKED = 0.3
-_SMALL_PROMPTS = 64
-_SMALL_TOKENS = 128
+_SMALL_PROMPTS = 16
+_SMALL_TOKENS = 16
 _DATA = REPOSITORY.parent / "shared/data/trec"
 
 
@@ -32,7 +31,7 @@ def options(about: str, prompts: int) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=_DATA, help="folder with train.jsonl and test.jsonl")
     parser.add_argument("--prompts", type=int, default=prompts)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="a tiny random model, one pair: the ratio's direction only")
+    parser.add_argument("--small", action="store_true", help="a tiny random model, few prompts, one pair: that all of it runs")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.small:
@@ -48,14 +47,12 @@ def overrides(given: argparse.Namespace, work: Path, name: str) -> list[str]:
         from tiny import make_tiny_model
 
         tiny = make_tiny_model(work / "tiny")
-        # Long answers: at 8 tokens this model is done in a quarter of a second, and only latencies would be compared.
-        long = f"max_tokens={_SMALL_TOKENS}"
         found += [
             f"student.model={tiny}",
             f"teacher.model={tiny}",
             "student.max_length=256",
-            f"evaluation.{long}",
-            f"teacher.{long}",
+            f"evaluation.max_tokens={_SMALL_TOKENS}",
+            f"teacher.max_tokens={_SMALL_TOKENS}",
             "teacher.engine.max_model_len=1024",  # its tokenizer makes two tokens of what others make one of
         ]
     else:
@@ -83,11 +80,7 @@ def compare(
         finally:
             pairs.close()
     shutil.rmtree(work)
-    measurement = _measurement(name, given, config, role, pairs.engine, found)
-    measurement.show()
-    if given.json:
-        measurement.write(given.json)
-    return int(given.small and not measurement.claims[0].met)
+    return _measurement(name, given, config, role, pairs.engine, found).finish(given.json)
 
 
 def _tell(done: Pass) -> None:
@@ -130,7 +123,7 @@ def _claims(name: str, ours: Sequence[Pass], bare: Sequence[Pass], *, greedy: bo
             what=f"{name}: ours / bare vLLM, generated tokens per second",
             value=ratio,
             unit="x",
-            at_least=_SMALL_ASKED if small else ASKED,
+            at_least=None if small else ASKED,
             note=f"by time alone {times:.3f}; tokens generated, ours / bare {tokens:.4f}",
         ),
         Claim(
@@ -142,7 +135,10 @@ def _claims(name: str, ours: Sequence[Pass], bare: Sequence[Pass], *, greedy: bo
         ),
         Claim(what=f"{name}: processor time around the engine, ours", value=1000 * around, unit="ms per request"),
         Claim(
-            what=f"{name}: processor use of the side that waits, at most", value=_idle(ours, bare), unit="of a core", at_most=0.15
+            what=f"{name}: processor use of the side that waits, at most",
+            value=_idle(ours, bare),
+            unit="of a core",
+            at_most=None if small else 0.15,
         ),
     ]
 

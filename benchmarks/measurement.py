@@ -63,7 +63,15 @@ class Measurement:
     raw: Any
     settings: Mapping[str, Any]
     small: bool = False
-    """A small run, whose ratios have a direction and no value: no part of RESULTS.md."""
+    """A small run, which shows that all of it works: its figures say nothing and are no part of RESULTS.md."""
+
+    def finish(self, file: Path | None) -> int:
+        """Show it, write it where a file is given, and return the command's exit code: 1 when what was asked is not met. A small
+        run asks nothing of times and of what is made of them."""
+        self.show()
+        if file is not None:
+            self.write(file)
+        return int(any(claim.met is False for claim in self.claims))
 
     def show(self) -> None:
         console = Console(width=None if sys.stdout.isatty() else 160)

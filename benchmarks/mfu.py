@@ -180,10 +180,7 @@ def main() -> int:
     table = Rows(title=f"training on one {given.device} (medians)", columns=[*columns, "padded because"], rows=lines)
     settings = {name: value for name, value in vars(given).items() if name not in ("json", "case", "small")}
     measured = Measurement(benchmark="mfu", claims=claims, tables=[table], raw=found, settings=settings, small=given.small)
-    measured.show()
-    if given.json:
-        measured.write(given.json)
-    return 0
+    return measured.finish(given.json)
 
 
 if __name__ == "__main__":

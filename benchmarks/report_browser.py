@@ -1,9 +1,10 @@
 """Opens an HTML report in headless Chromium, types into its search, and says how long the list took; takes pictures on request.
 
-    python benchmarks/report_browser.py runs/demo/report.html --shots /tmp/shots
+    python benchmarks/report_browser.py runs/demo/report.html [--at-most 200] [--shots /tmp/shots]
 
 Prints JSON: milliseconds from each keystroke until the list was painted, what the console and the network saw, and whether the
-page scrolls sideways on a phone. Exit 3 when there is no Chromium (Debian: apt install chromium; or name one in $CHROMIUM).
+page scrolls sideways on a phone. Exit code 1 when the median keystroke took longer than --at-most (milliseconds); 3 when there
+is no Chromium (Debian: apt install chromium; or name one in $CHROMIUM).
 The browser is spoken to over its DevTools socket; nothing but `websockets` is needed.
 """
 
@@ -194,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
     parser.add_argument("--shots", type=Path, help="folder for the pictures")
+    parser.add_argument("--at-most", type=float, metavar="MS", help="asked of the median keystroke")
     given = parser.parse_args()
     found = chromium()
     if found is None:
@@ -207,6 +209,8 @@ def main() -> None:
         told |= {"console": complaints(tab.events), "requests": requests(tab.events, given.report)}
     about = {"chromium": version, "machine": platform.platform(), "cores": os.cpu_count(), "command": sys.argv}
     print(json.dumps(told | about, indent=1))
+    if given.at_most is not None and told["search_ms_median"] > given.at_most:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

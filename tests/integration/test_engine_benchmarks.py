@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
-PROMPTS = 64
+PROMPTS = 16
 
 
 @pytest.mark.parametrize("name", ["evaluation", "teacher"])
-def test_the_small_mode_asks_both_sides_the_same_and_tells_its_ratio(name: str, tmp_path: Path) -> None:
+def test_the_small_mode_asks_both_sides_the_same_and_tells_what_it_measured(name: str, tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     line = [sys.executable, f"benchmarks/{name}.py", "--small", "--json", str(told)]
     done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(told.read_text())
-    assert found["small"] and found["claims"][0]["met"]
+    assert found["small"] and all(claim["met"] is None for claim in found["claims"]), "a small run asks nothing"
+    assert found["claims"][0]["what"] == f"{name}: ours / bare vLLM, generated tokens per second"
+    assert found["tables"][0]["title"] == "First submission to last answer" and len(found["tables"][0]["rows"]) == 1
     ours, bare = found["raw"]["passes"]
     assert (ours["side"], bare["side"]) == ("ours", "bare")
     assert len(ours["answers"]) == len(bare["answers"]) == PROMPTS
@@ -29,5 +31,3 @@ def test_the_small_mode_asks_both_sides_the_same_and_tells_its_ratio(name: str, 
     assert prompts[0] == prompts[1]
     if name == "evaluation":  # greedy: near ties may fall either way
         assert sum(answer == bare["answers"][key] for key, answer in ours["answers"].items()) > 0.8 * PROMPTS
-    for side in (ours, bare):
-        assert side["cpu"].get(f"{side['side']}: engine core", 0) > 0, side["cpu"]

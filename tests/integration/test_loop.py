@@ -93,7 +93,6 @@ def test_iteration_py_accounts_for_every_second_of_a_run(undisturbed: Run, tmp_p
     trainings = [phase for phase in phases if phase["phase"]["name"] == "train"]
     told = [iteration["student"]["metrics"]["updates"] for iteration in undisturbed.report()["iterations"]]
     assert [phase["updates"] for phase in trainings] == told
-    assert all(0 < phase["idle_share"] < 1 for phase in trainings)
     stages = [phase["phase"]["name"] for phase in phases]
     assert stages.index("engines") < stages.index("train") and stages.count("engines") == 1, "engines started once, before"
 

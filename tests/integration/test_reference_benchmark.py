@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "reference.py"
 
 
@@ -26,8 +26,7 @@ def test_all_three_loops_do_the_same_work(tmp_path: Path) -> None:
         first, last = lap["outcome"]["turns"]
         assert first["rows"] == 8 and last["rows"] == 8 + first["accepted"], side
         assert first["asked"] >= first["wrong"] > 0 == last["asked"], side
-        accounted = sum(span["seconds"] for span in lap["outcome"]["spans"])
-        assert (0.4 if side == "ours" else 0.8) * lap["seconds"] <= accounted <= 1.01 * lap["seconds"], side
+        assert {span["what"] for span in lap["outcome"]["spans"]} >= {"start", "load", "train", "evaluate", "augment", "gates"}
     answered = {side: [row[4] for row in found["tables"][1]["rows"] if row[0] == side] for side in laps}
     # Where nothing was accepted the student is the same, and our run has its answers already.
     again = 8 if laps["ours"]["outcome"]["turns"][0]["accepted"] else 0

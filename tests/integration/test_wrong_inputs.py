@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,6 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, tiny_model: st
     config = project(tmp_path, tiny_model)
     change(config, tmp_path)
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
-    started = time.monotonic()
     env = {**os.environ, "TEST_TEACHER_KEY": "sk-secret-of-the-test"}
     done = subprocess.run(
         [sys.executable, "-m", "llm2llm_ray", "run", str(tmp_path / "wrong.yaml")],
@@ -133,7 +131,6 @@ def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path, tiny_model: st
         env=env,
         check=False,
     )
-    print(f"{time.monotonic() - started:.1f} s: {done.stderr.strip()}")
     assert done.returncode == 2, done.stderr
     message = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
     for part in named:

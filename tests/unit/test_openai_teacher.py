@@ -12,14 +12,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_rate_limit import Clock
 
+from llm2llm_ray.asking import openai_service
 from llm2llm_ray.asking.openai_service import OpenAITeacher
+from llm2llm_ray.asking.rate_limit import RateLimit
 from llm2llm_ray.config.teacher import RequestConfig, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.types import Message, Prompt, Reply
@@ -51,23 +54,18 @@ class Service:
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
-        self.requests: list[tuple[str, dict[str, Any], str, float]] = []
+        self.requests: list[tuple[str, dict[str, Any], str]] = []
         self.lock = threading.Lock()
         self.url = ""
 
     def next_step(self, path: str, body: dict[str, Any], authorization: str) -> Step:
         with self.lock:
-            self.requests.append((path, body, authorization, time.monotonic()))
+            self.requests.append((path, body, authorization))
             return self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        return [body for _, body, _, _ in self.requests]
-
-    @property
-    def gaps(self) -> list[float]:
-        times = [at for _, _, _, at in self.requests]
-        return [after - before for before, after in pairwise(times)]
+        return [body for _, body, _ in self.requests]
 
 
 @contextmanager
@@ -117,6 +115,21 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
 
 
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that are slept while the test runs, one entry a sleep; they pass at once."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def passes(seconds: float, result: Any = None) -> Any:
+        if seconds:
+            found.append(seconds)
+        return await sleep(0, result)
+
+    monkeypatch.setattr(asyncio, "sleep", passes)
+    return found
+
+
 def teacher_of(url: str, *, deadline_s: float = 30.0, **fields: Any) -> OpenAITeacher:
     settings = {"timeout_s": 5.0, "max_retries": 3, "api_key_env": "TEACHER_KEY", **fields}
     config = TeacherConfig(kind="openai", model="big", base_url=url, **settings)
@@ -148,7 +161,7 @@ def probe(url: str, **fields: Any) -> None:
 def test_chat_request_and_reply() -> None:
     with serving(answer()) as service:
         reply = ask(service.url)
-    path, body, authorization, _ = service.requests[0]
+    path, body, authorization = service.requests[0]
     assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")
     assert body == {
         "model": "big",
@@ -165,7 +178,7 @@ def test_completion_request_and_reply() -> None:
     body = {"choices": [{"text": " sixth\n7.", "finish_reason": "length"}], "usage": {"prompt_tokens": 3}}
     with serving((200, {"Content-Type": "application/json"}, json.dumps(body))) as service:
         reply = ask(service.url, Prompt(text="1. first\n2.", stop=("\n\n", "8.")))
-    path, sent, _, _ = service.requests[0]
+    path, sent, _ = service.requests[0]
     assert path == "/v1/completions"
     assert (sent["prompt"], sent["stop"]) == ("1. first\n2.", ["\n\n", "8."])
     assert (reply.text, reply.finish_reason, reply.prompt_tokens) == (" sixth\n7.", "length", 3)
@@ -192,31 +205,32 @@ def test_fields_are_left_out_and_added_as_the_config_says() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_seconds(status: int) -> None:
-    with serving(failure(status, Retry_After="0.4"), answer()) as service:
-        assert ask(service.url).text == "hello"
-    assert service.gaps[0] >= 0.4
+def test_retry_after_seconds(status: int, waited: list[float]) -> None:
+    with serving(failure(status, Retry_After="40"), answer()) as service:
+        assert ask(service.url, deadline_s=90.0).text == "hello"
+    (seconds,) = waited
+    assert 40 <= seconds <= 40.02  # and up to 0.02 of jitter
 
 
-def test_retry_after_date() -> None:
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+def test_retry_after_date(waited: list[float]) -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
     with serving(failure(429, Retry_After=when), answer()) as service:
-        assert ask(service.url).text == "hello"
-    assert service.gaps[0] >= 0.9  # the date has whole seconds
+        assert ask(service.url, deadline_s=3 * 3600.0).text == "hello"
+    (seconds,) = waited
+    assert 3600 < seconds < 7201  # in any time zone but UTC it would be another whole hour
 
 
 @pytest.mark.parametrize("value", ["soon", "", "nan", "inf", "-3", "Tue, 99 Foo 2026"])
-def test_retry_after_without_sense_is_ignored(value: str) -> None:
+def test_retry_after_without_sense_is_ignored(value: str, waited: list[float]) -> None:
     with serving(failure(429, Retry_After=value), answer()) as service:
         assert ask(service.url).text == "hello"
-    assert service.gaps[0] < 10
+    assert len(waited) == 1 and waited[0] <= 0.02  # the backoff
 
 
-def test_retry_after_beyond_the_deadline_gives_up_at_once() -> None:
-    start = time.monotonic()
+def test_retry_after_beyond_the_deadline_gives_up_at_once(waited: list[float]) -> None:
     with serving(failure(429, "slow down", Retry_After="3600")) as service:
         reply = ask(service.url, deadline_s=5.0)
-    assert time.monotonic() - start < 60
+    assert waited == []
     assert reply.error == "unavailable: HTTP 429: slow down (tried 1 times)"
 
 
@@ -345,19 +359,22 @@ def test_missing_usage_is_estimated_and_said_so_once(usage: Any, caplog: pytest.
     assert len([r for r in caplog.records if "estimates" in r.getMessage()]) == 1
 
 
-def test_retries_wait_for_the_rate_limit_too() -> None:
+def test_retries_wait_for_the_rate_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # 60 a minute: six at once, then one a second; five requests of which two are made twice are seven.
-    async def go(url: str) -> float:
+    clock = Clock()
+    monkeypatch.setattr(openai_service, "RateLimit", partial(RateLimit, clock=clock, sleep=clock.sleep))
+
+    async def go(url: str) -> None:
         teacher = teacher_of(url, requests_per_minute=60)
-        start = time.monotonic()
         one = [teacher.ask(CHAT, temperature=1, top_p=1, max_tokens=9, seed=n) for n in range(5)]
         await asyncio.gather(*one)
         await teacher.aclose()
-        return time.monotonic() - start
 
+    began = clock.now
     with serving(failure(500), failure(500), answer()) as service:
-        assert asyncio.run(go(service.url)) >= 0.9
+        asyncio.run(go(service.url))
     assert len(service.requests) == 7
+    assert clock.now - began == pytest.approx(1.0)
 
 
 def test_probe_takes_the_path_of_the_style_and_accepts_a_busy_service() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -60,19 +59,29 @@ def test_messages_are_matched_like_text_and_tokens_are_words() -> None:
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("b0", 4, 1)
 
 
-def test_file_latency_and_log(tmp_path: Path) -> None:
+def test_file_latency_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, log = tmp_path / "replies.jsonl", tmp_path / "asked.jsonl"
     script.write_text('{"reply": "eins\\u2028zwei"}\n\n{"match": "ä", "reply": "ö"}\n', encoding="utf-8")
     teacher = ScriptedTeacher(script, latency_s=0.2, log_path=log)
+
+    sleeping: list[float] = []
+    at_once = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        """Passes when all twenty have come: one after the other, the first would never."""
+        sleeping.append(seconds)
+        if len(sleeping) == 20:
+            at_once.set()
+        await asyncio.wait_for(at_once.wait(), timeout=60)
 
     async def both() -> list[Reply]:
         texts = ["ä", *["x"] * 19]
         asked = [teacher.ask(Prompt(text=text), temperature=1, top_p=1, max_tokens=1, seed=5) for text in texts]
         return list(await asyncio.gather(*asked))
 
-    start = time.monotonic()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     replies = asyncio.run(both())
-    assert 0.2 <= time.monotonic() - start < 3  # at the same time: one after the other takes 4
+    assert sleeping == [0.2] * 20
     assert [r.text for r in replies] == ["ö", *["eins\u2028zwei"] * 19]
     assert replies[0].model == "scripted:replies.jsonl"
     logged = [json.loads(line) for line in log.read_text().splitlines()]
