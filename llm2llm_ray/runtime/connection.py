@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from llm2llm_ray.config import ClusterConfig
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
@@ -36,6 +37,7 @@ def connect(cluster: ClusterConfig, *, env: Mapping[str, str] | None = None) -> 
         ray.init(address=address, runtime_env={"env_vars": env_vars, "worker_process_setup_hook": AT_START}, **common)
         return False
     environment.prepare_our_ray()
+    start_workers_as_we_were_started()
     ray.init(
         address="local",
         num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1),
@@ -44,6 +46,13 @@ def connect(cluster: ClusterConfig, *, env: Mapping[str, str] | None = None) -> 
         **common,
     )
     return True
+
+
+def start_workers_as_we_were_started() -> None:
+    """By this interpreter. Behind `uv run` Ray would have every worker process start uv again, which syncs the project each time
+    (and fails offline), and would upload the working folder. A cluster of others keeps that: its nodes may need it.
+    """
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
 
 def device_of(cluster: ClusterConfig) -> Device:

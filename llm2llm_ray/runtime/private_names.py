@@ -94,6 +94,13 @@ PRIVATE_NAMES = (
         "integration/test_loop.py::test_the_loop_with_both_engines_after_an_unclean_death",
     ),
     PrivateName(
+        "ray._private.ray_constants",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
+        "connection.py",
+        "read from the environment when Ray is imported, which is before we know whether the Ray is ours",
+        "unit/test_environment.py::test_behind_uv_run_workers_are_started_as_we_were",
+    ),
+    PrivateName(
         "ray._private.worker",
         "Worker.node",
         "driver/evidence.py",

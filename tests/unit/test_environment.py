@@ -214,3 +214,21 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {v.name: os.environ[v.name] for v in OUR_RAY} == environment.values(OUR_RAY) | {"RAY_num_workers_soft_limit": "9"}
     for variable in OUR_RAY:
         monkeypatch.delenv(variable.name, raising=False)
+
+
+def test_behind_uv_run_workers_are_started_as_we_were(tmp_path: Path) -> None:
+    """A process that is called `uv run` and starts ours: what Ray would make of its workers, before and after we have our say."""
+    (tmp_path / "run").write_text(f"import subprocess\nsubprocess.run([{sys.executable!r}, 'ours.py'], check=True)")
+    (tmp_path / "ours.py").write_text(
+        "import json\nfrom ray._private.worker import _maybe_modify_runtime_env as made\n"
+        "from llm2llm_ray.runtime.connection import start_workers_as_we_were_started\n"
+        "before = made({}, False)\nstart_workers_as_we_were_started()\nprint(json.dumps([before, made({}, False)]))"
+    )
+    done = subprocess.run(
+        ["uv", "run", "--no-project", "ours.py"], executable=sys.executable, cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, after = json.loads(done.stdout.splitlines()[-1])
+    assert before["py_executable"].startswith("uv run") and before["working_dir"] == str(tmp_path)
+    assert after == {}
