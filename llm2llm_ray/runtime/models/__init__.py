@@ -1,3 +1,3 @@
-"""Models on disk: `folders.py` finds, fetches, converts and names them; `node_copy.py` brings one to a node; `tokens.py` is text
-to token ids, light enough for a data actor.
+"""Models on disk: `folders.py` finds, fetches and names them, `gguf.py` unpacks one; `node_copy.py` brings one to a node;
+`tokens.py` is text to token ids, light enough for a data actor.
 """

