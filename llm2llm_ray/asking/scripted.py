@@ -92,6 +92,20 @@ class ScriptedTeacher:
             os.close(file)
 
 
+def script_sha(path: str) -> str:
+    """sha256 of a script's content: what its answers go by, wherever it lies. Raises UserError when it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a JSONL file of scripted replies") from None
+
+
+def check_unchanged(path: str, sha: str) -> None:
+    """Raises UserError when this is not the file that the run was started with: its answers would go under the other's key."""
+    if script_sha(path) != sha:
+        raise UserError(f"{path}: not the file that this run was started with; start the run again to use it as it is now")
+
+
 class ScriptedStudent:
     """Recorded answers from JSONL lines {"input": "the prompt, or part of it", "answers": ["of M^0", "of M^1", …]}."""
 

@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
 from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.protocols import AugmentedStream, GradedStream, Stream
 from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
+from llm2llm_ray.rounds.stage_inputs import committed
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.storage.versions import VersionStore
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Example, Round
 
 ROUND_VERSION = 1  # raised by hand when the code of the stage gives other results for the same inputs
@@ -92,13 +94,7 @@ class RecordedVersions:
         return record
 
     def _commit_inputs(self, dataset: DatasetVersion, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        inputs = {
-            "round": record["key"],
-            "dataset": dataset.id,
-            "near_duplicate": self._settings.near_duplicate,
-            "near_test": self._settings.near_test,
-            "held_out": list(self._held_out_ids),
-        }
+        inputs = committed(self._settings, round_key=record["key"], dataset=dataset.id, held_out=self._held_out_ids)
         return stage_key("commit", COMMIT_VERSION, inputs), inputs
 
     def _commit(self, dataset: DatasetVersion, record: Mapping[str, Any], key: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,8 +141,7 @@ class RecordedVersions:
         return self._task.answer(self._task.completion(output))
 
     def _about(self) -> str:
-        kind = type(self._task)
-        return f"{kind.__module__}.{kind.__qualname__} {COMMIT_VERSION}"
+        return fingerprint({"task": dict(identity(self._task)), "version": COMMIT_VERSION})
 
     def _parts(self, dataset: DatasetVersion) -> list[Part]:
         def part(path: str) -> Part:

@@ -17,39 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Reply
 
 _WINDOW_S = 0.02
-
-
-def reply_key(
-    *,
-    model_sha: str,
-    prompt_sha: str,
-    sampling: Mapping[str, Any],
-    run_seed: int,
-    row_id: str,
-    ordinal: int,
-    attempt: int,
-) -> str:
-    """What makes two requests the same request.
-
-    `ordinal` numbers this row's requests over the whole run: without it the same wrong seed would get the same reply in
-    every iteration, which is then a duplicate.
-    """
-    return fingerprint(
-        {
-            "model": model_sha,
-            "prompt": prompt_sha,
-            "sampling": dict(sampling),
-            "run_seed": run_seed,
-            "row": row_id,
-            "ordinal": ordinal,
-            "attempt": attempt,
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True, order=True)

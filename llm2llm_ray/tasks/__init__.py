@@ -35,7 +35,8 @@ To add a task, subclass `Task` (`task.py` says what each method must keep), put 
             return [*drafts[:-1], Rejected(reason="truncated")] if cut else drafts
 
 Small changes need less: subclass `Classification`, `Gsm8k` or `CaseHold` and override one method. The tests that every
-built-in task passes are in tests/unit/test_tasks.py and test_task_contract.py; run them on yours.
+built-in task passes are in tests/unit/test_tasks.py and test_task_contract.py; run them on yours. A run that goes on after you
+edited the file does anew what the edit changes; raise your class's `version` when what changed is in a module that it imports.
 '''
 
 from __future__ import annotations

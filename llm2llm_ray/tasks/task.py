@@ -7,8 +7,13 @@ task, shared by training, evaluation and test. Your own task: subclass, override
 
 from __future__ import annotations
 
+import ast
+import functools
+import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
@@ -18,6 +23,9 @@ class Task(ABC):
 
     columns: Sequence[str] = ("input", "output")
     """Fields a row must have, before `task.columns` maps them to the file's names."""
+    version: int = 1
+    """Raised by hand when prompts, grader or parser change in what `identity` cannot see: a built-in task, a module that yours
+    imports, a file that it reads."""
 
     @abstractmethod
     def example(self, row: Mapping[str, object], row_id: str) -> Example:
@@ -66,5 +74,25 @@ class Task(ABC):
         return Prompt(text=f"{solved}\n\n{self.student_prompt(text)}", stop=("\n\n",))
 
     def describe(self) -> Mapping[str, object]:
-        """What of this task affects results: part of every stage key that depends on it."""
+        """What of this task's settings affects results."""
         return {"task": f"{type(self).__module__}:{type(self).__qualname__}", **vars(self)}
+
+
+def identity(task: Task) -> Mapping[str, object]:
+    """What of a task affects results, its code included: part of every stage's key. A comment in its file changes nothing."""
+    return {**task.describe(), "version": task.version, "code": _code(type(task))}
+
+
+@functools.cache  # what this process has loaded, whatever happens to the file later
+def _code(kind: type[Task]) -> Mapping[str, str]:
+    """Module -> sha of its syntax tree, for the classes of users that a task is made from; ours have a `version`."""
+    modules = {base.__module__ for base in kind.__mro__} - sys.stdlib_module_names
+    ours = __name__.partition(".")[0]
+    return {name: _syntax_sha(name) for name in sorted(modules) if name.partition(".")[0] != ours}
+
+
+def _syntax_sha(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not file.endswith(".py"):
+        return ""
+    return hashlib.sha256(ast.dump(ast.parse(Path(file).read_bytes())).encode()).hexdigest()

@@ -19,6 +19,7 @@ from labels import rows as rows_to_learn
 from test_training import Run
 from tiny import make_tiny_model
 
+from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 from llm2llm_ray.rounds.rows import round_rows
@@ -198,7 +199,8 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
     route = EngineRoute(app=engines, tokenizer=other_model, max_model_len=256, model="tiny", weights=(other_model, sha))
     spec = AskSpec(
         asker=open_asker(served=True),
-        name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route, model_sha=sha, run_root=files.root,
+        name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route,
+        answerer=Answerer(how="engine", model=sha, settings={}), run_root=files.root,
         replies="replies/student", in_flight=4,
     )  # fmt: skip
     stream = RayGraded(

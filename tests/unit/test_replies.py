@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
@@ -13,19 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.storage.files import Files
-from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
+from llm2llm_ray.storage.replies import ReplyLog, read_replies
 from llm2llm_ray.types import Reply
 
 REPO = Path(__file__).parents[2]
-REQUEST = {
-    "model_sha": "m",
-    "prompt_sha": "p",
-    "sampling": {"temperature": 1.0, "max_tokens": 8},
-    "run_seed": 0,
-    "row_id": "s-1",
-    "ordinal": 0,
-    "attempt": 0,
-}
 
 # Puts replies in groups for ever and says which of them are durable.
 WRITER = """
@@ -62,26 +52,6 @@ def put_all(log: ReplyLog, items: dict[str, Reply]) -> list[Reply]:
 
 def segments(root: Path) -> list[Path]:
     return sorted((root / "replies").glob("segment-*.jsonl"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model_sha": "m2"},
-        {"prompt_sha": "p2"},
-        {"sampling": {"temperature": 1.0, "max_tokens": 9}},
-        {"run_seed": 1},
-        {"row_id": "s-2"},
-        {"ordinal": 1},
-        {"attempt": 1},
-    ],
-)
-def test_every_part_of_a_request_is_in_its_key(change: dict[str, Any]) -> None:
-    assert reply_key(**{**REQUEST, **change}) != reply_key(**REQUEST)
-
-
-def test_the_order_of_sampling_parameters_is_not_in_the_key() -> None:
-    assert reply_key(**{**REQUEST, "sampling": {"max_tokens": 8, "temperature": 1.0}}) == reply_key(**REQUEST)
 
 
 @settings(max_examples=20, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
+from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher, check_unchanged, script_sha
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.types import Message, Prompt, Reply
 
@@ -144,3 +144,13 @@ def test_student_answers_by_generation() -> None:
 def test_a_bad_student_script(record: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ScriptedStudent([record])
+
+
+def test_a_script_that_changes_under_a_run_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "replies.jsonl"
+    script.write_text('{"reply": "a"}\n')
+    started = script_sha(str(script))
+    check_unchanged(str(script), started)
+    script.write_text('{"reply": "b"}\n')
+    with pytest.raises(UserError, match=r"replies\.jsonl: not the file that this run was started with; start the run again"):
+        check_unchanged(str(script), started)

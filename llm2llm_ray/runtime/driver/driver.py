@@ -103,13 +103,13 @@ class Driver:
             continue_training=config.student.start_from == "previous",
         )
         # A run that goes on tells its finished iterations again; counters and curves have them already.
-        told = {
-            (event["index"], event["dataset"]["id"], event["student"]["sha"])
+        told = [
+            (event["index"], event["dataset"]["id"], event["student"]["sha"], event["round"])
             for event in self._events.read()
             if event["event"] == "iteration"
-        }
+        ]
         for iteration in loop:
-            new = (iteration.index, iteration.dataset.id, iteration.student.sha) not in told
+            new = (iteration.index, iteration.dataset.id, iteration.student.sha, asdict(iteration.round)) not in told
             self._events.add("iteration", **self._told(iteration))
             self._metrics.finished(iteration, new=new)
             if new:

@@ -31,6 +31,11 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
     """Accuracy of `model` on the test rows; answers already stored in the run are not asked again."""
     if not checked.splits.test:
         raise UserError("there are no test rows to examine a model on: task.data has no test file; name one in task.test")
+    if config.evaluation.recorded_answers is not None:
+        raise UserError(
+            f"evaluation.recorded_answers: {config.evaluation.recorded_answers} would answer in the place of {model}; add "
+            "--set evaluation.recorded_answers=null to examine the model"
+        )
     files = Files(config.run_path)
     with run_lease(files.root):
         prepared = prepare(config, checked, files)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from llm2llm_ray.config import Config
+from llm2llm_ray.runtime.serving.engines import native_dtype
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import DatasetVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What the entrypoint has checked and resolved before any engine starts; crosses to the driver actor."""
+    """What the entrypoint has checked and resolved before any engine starts; crosses to the driver actor.
+
+    Invariant: the engines' `dtype` in `config` is the one that is computed in, found on the node where the run was started: a
+    driver that is restarted on another node means the same engines, and the keys of its stages say so.
+    """
 
     config: Config
     task: Task
@@ -20,9 +26,25 @@ class Inputs:
     student_sha: str
     teacher_model: str
     teacher_sha: str
-    """For a service: a fingerprint of its name, address and changed request fields, since its weights cannot be known."""
+    """Of the weights that are served, or of a script's content; "" for a service, whose weights cannot be known."""
+    recorded_sha: str = ""
+    """Of the content of `evaluation.recorded_answers`."""
     device: str
     seeds: DatasetVersion
     """D^0, committed."""
     dev: DatasetVersion | None
     test: DatasetVersion | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", _with_dtypes(self.config, native_dtype(self.device)))
+
+
+def _with_dtypes(config: Config, native: str) -> Config:
+    """`auto` is another type on another machine."""
+
+    def found(section: Any) -> Any:
+        engine = section.engine
+        dtype = native if engine.dtype == "auto" else engine.dtype
+        return section.model_copy(update={"engine": engine.model_copy(update={"dtype": dtype})})
+
+    return config.model_copy(update={"student": found(config.student), "teacher": found(config.teacher)})

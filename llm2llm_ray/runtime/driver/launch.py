@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from transformers import AutoTokenizer
 
+from llm2llm_ray.asking.scripted import script_sha
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
@@ -86,8 +87,7 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
         teacher_sha = model_sha(teacher)
     else:
         teacher = config.teacher.model
-        changed = config.teacher.request.model_dump()  # a reply to other fields is another reply
-        teacher_sha = fingerprint({"service": teacher, "at": config.teacher.base_url, "request": changed})
+        teacher_sha = script_sha(teacher) if config.teacher.kind == "scripted" else ""
     check_lengths(
         config,
         checked,
@@ -96,7 +96,7 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
     )
     resolved = config.model_dump_json(indent=1).encode()
     files.write_once(config_path(config), resolved)
-    splits = checked.splits
+    splits, recorded = checked.splits, config.evaluation.recorded_answers
     seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about={"rows": dict(splits.counts)})
     return {
         "config": config,
@@ -106,6 +106,7 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
         "student_sha": model_sha(student),
         "teacher_model": teacher,
         "teacher_sha": teacher_sha,
+        "recorded_sha": script_sha(recorded) if recorded else "",
         "seeds": seeds,
         "dev": _held_out(files, "dev", splits.dev),
         "test": _held_out(files, "test", splits.test),

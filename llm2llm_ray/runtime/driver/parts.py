@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Any, Literal
 
+from llm2llm_ray.asking import answerer
+from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import Config, EngineConfig
 from llm2llm_ray.config.schedule import TEACHER_SHOTS, per_wrong
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
 from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.rounds.stage_inputs import solved, solved_by_teacher, taught
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
 from llm2llm_ray.runtime.streaming.asker import AskSpec, open_asker
@@ -21,10 +24,6 @@ from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, 
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Example, Student
-
-_ENGINE_EFFECTS = {"max_model_len", "dtype", "engine_kwargs"}
-_TEACHER_EFFECTS = {"style", "system_message", "temperature", "top_p", "max_tokens"}
-"""Its model, address and changed request fields are in `Inputs.teacher_sha`."""
 
 
 @dataclass(kw_only=True)
@@ -35,12 +34,13 @@ class Parts:
     """Handle of the driver actor, for row counts."""
     ready: Callable[[], None] = lambda: None
     """Returns when the engines answer; called before a stream is made, so that waiting is no part of a stage."""
+    make_asker: Callable[..., Any] = open_asker
     student_asker: Any = field(init=False)
     teacher_asker: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.student_asker = open_asker(served=self.config.evaluation.recorded_answers is None)
-        self.teacher_asker = open_asker(served=self.config.teacher.kind == "serve")
+        self.student_asker = self.make_asker(served=self.config.evaluation.recorded_answers is None)
+        self.teacher_asker = self.make_asker(served=self.config.teacher.kind == "serve")
 
     @property
     def config(self) -> Config:
@@ -72,21 +72,20 @@ class Parts:
     def graded(self, student: Student, rows: DatasetVersion) -> RayGraded:
         """`student` on these rows, greedily, through the resident engine."""
         self.ready()
-        config, iteration = self.config, student.iteration
+        config, iteration, answering = self.config, student.iteration, self._student_answering(student)
         solve = AskSpec(
             name="student",
             role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens),
             adds=SOLVED,
             route=self._student_route(student),
-            model_sha=student.sha,
+            answerer=answering,
             run_root=self.inputs.run_root,
             replies=f"replies/student-{student.sha[:12]}",
             in_flight=self._student_in_flight(rows.num_rows),
-            run_seed=config.run.seed,
             progress=self.progress,
             asker=self.student_asker,
         )
-        inputs = {"model": student.sha, "rows": rows.id, **self._exam_inputs(), "iteration": iteration}
+        inputs = solved(config, self.inputs.task, answering, student=student.sha, rows=rows.id, iteration=iteration)
         engine = config.student.engine
         alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
         weights = None if config.evaluation.recorded_answers else student.path
@@ -105,21 +104,16 @@ class Parts:
             ),
             adds=SOLVED,
             route=self._teacher_route(),
-            model_sha=self.inputs.teacher_sha,
+            answerer=self._teacher_answering(),
             run_root=self.inputs.run_root,
             replies="replies/teacher-exam",
             in_flight=self._teacher_in_flight(),
-            run_seed=config.run.seed,
             budget=config.teacher.budget,
             budget_replies=self._paid_for(),
             progress=self.progress,
             asker=self.teacher_asker,
         )  # fmt: skip
-        inputs = {
-            "model": self.inputs.teacher_sha, "rows": rows.id, "shots": [s.id for s in shots], **self._exam_inputs(),
-            "budget": config.teacher.budget.model_dump(),
-            "system_message": config.teacher.system_message,
-        }  # fmt: skip
+        inputs = solved_by_teacher(config, self.inputs.task, self._teacher_answering(), rows=rows.id, shots=shots)
         return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
     def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
@@ -135,25 +129,16 @@ class Parts:
                 ),
                 adds=ASKED,
                 route=self._teacher_route(),
-                model_sha=self.inputs.teacher_sha,
+                answerer=self._teacher_answering(),
                 run_root=self.inputs.run_root,
                 replies=_teacher_replies(iteration),
                 in_flight=self._teacher_in_flight(),
-                run_seed=config.run.seed,
                 budget=config.teacher.budget,
                 budget_replies=self._paid_for(),
                 progress=self.progress,
                 asker=self.teacher_asker,
             )  # fmt: skip
-            about = {
-                "teacher": self.inputs.teacher_sha,
-                "sampling": config.teacher.model_dump(include=_TEACHER_EFFECTS),
-                "augmentation": settings.model_dump(exclude={"near_duplicate", "near_test"}),
-                "peers": seeds_id,
-                "engine": config.teacher.engine.model_dump(include=_ENGINE_EFFECTS),
-                "budget": config.teacher.budget.model_dump(),  # a raised budget goes on with a round that ran out of it
-            }
-            return spec, about
+            return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id)
 
         return RayAugmenter(teacher=teacher)
 
@@ -194,18 +179,20 @@ class Parts:
             in_flight_alone=in_flight_alone, weights=weights,
         )  # fmt: skip
 
-    def _exam_inputs(self) -> dict[str, Any]:
-        return {
-            "task": dict(self.inputs.task.describe()),
-            "max_tokens": self.config.evaluation.max_tokens,
-            "engine": self.config.student.engine.model_dump(include=_ENGINE_EFFECTS),
-            "seed": self.config.run.seed,
-        }
+    def _student_answering(self, student: Student) -> Answerer:
+        if self.config.evaluation.recorded_answers is not None:
+            return answerer.recording(self.inputs.recorded_sha, student.iteration)
+        return answerer.engine(student.sha, self.config.student.engine)
+
+    def _teacher_answering(self) -> Answerer:
+        return answerer.teacher(self.config.teacher, self.inputs.teacher_sha)
 
     def _student_route(self, student: Student) -> Route:
         config = self.config
         if config.evaluation.recorded_answers is not None:
-            return RecordedRoute(path=config.evaluation.recorded_answers, generation=student.iteration)
+            return RecordedRoute(
+                path=config.evaluation.recorded_answers, sha=self.inputs.recorded_sha, generation=student.iteration
+            )
         return EngineRoute(
             app=app_name(config.run.name, "student"), tokenizer=student.path, model=config.student.model,
             max_model_len=config.student.engine.max_model_len, weights=(student.path, student.sha),
@@ -214,7 +201,8 @@ class Parts:
     def _teacher_route(self) -> Route:
         config = self.config
         if config.teacher.kind != "serve":
-            return ServiceRoute(teacher=config.teacher, log=self.files.absolute("teacher_calls.jsonl"))
+            log = self.files.absolute("teacher_calls.jsonl")
+            return ServiceRoute(teacher=config.teacher, sha=self.inputs.teacher_sha, log=log)
         return EngineRoute(
             app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
             max_model_len=config.teacher.engine.max_model_len,

@@ -131,7 +131,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
     kwargs: dict[str, Any] = {
         "max_model_len": engine.max_model_len,
         "max_num_seqs": engine.max_num_seqs,
-        "dtype": engine.dtype if engine.dtype != "auto" else _native_dtype(device),
+        "dtype": engine.dtype if engine.dtype != "auto" else native_dtype(device),
         "tensor_parallel_size": engine.tensor_parallel,
         "enable_prefix_caching": True,
         "worker_extension_cls": "llm2llm_ray.runtime.serving.tied_head.TiedHead",
@@ -176,7 +176,7 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
     )
 
 
-def _native_dtype(device: str) -> str:
+def native_dtype(device: str) -> str:
     """bfloat16, unless this is a CPU that only emulates it: seen here (AVX-512 without BF16), 2 to 3 times slower than float32.
 
     Looks at the node that starts the engines, which stands for the others.

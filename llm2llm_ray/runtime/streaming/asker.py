@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import ray
 
+from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.budget import Budget
 from llm2llm_ray.asking.request import AskModel, Request
 from llm2llm_ray.config import BudgetConfig
@@ -25,7 +26,7 @@ from llm2llm_ray.runtime.environment import SERVE, values
 from llm2llm_ray.runtime.series import AskMetrics
 from llm2llm_ray.runtime.streaming.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
-from llm2llm_ray.storage.replies import ReplyLog, read_replies, reply_key
+from llm2llm_ray.storage.replies import ReplyLog, read_replies
 from llm2llm_ray.types import Reply
 
 Role = Callable[[dict[str, Any], AskModel], Awaitable[dict[str, Any]]]
@@ -45,14 +46,14 @@ class AskSpec:
     adds: Mapping[str, type]
     """Columns that the role adds, so that every block has the same schema whatever its rows hold."""
     route: Route
-    model_sha: str
+    answerer: Answerer
+    """Who is at the end of the route: part of every reply's key."""
     run_root: str
     replies: str
     """Folder of this stage's replies below the run."""
     budget_replies: tuple[str, ...] = ()
     """Folders whose replies the budget has paid for already."""
     in_flight: int = 64
-    run_seed: int = 0
     budget: BudgetConfig | None = None
     progress: Any = None
     """Handle of the driver, told how many rows are done; None: nobody is."""
@@ -104,15 +105,7 @@ class StreamRole:
 
     async def reply(self, request: Request) -> Reply:
         """The stored reply, or a new one, stored."""
-        key = reply_key(
-            model_sha=self._spec.model_sha,
-            prompt_sha=request.prompt_sha,
-            sampling=request.sampling,
-            run_seed=self._spec.run_seed,
-            row_id=request.row_id,
-            ordinal=request.ordinal,
-            attempt=request.attempt,
-        )
+        key = self._spec.answerer.reply_key(request)
         stored = self._log.find(key)
         if stored is not None:
             self._metrics.replayed()

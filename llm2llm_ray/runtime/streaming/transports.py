@@ -48,6 +48,8 @@ class ServiceRoute:
     """An OpenAI-compatible service, or a scripted teacher, in this process."""
 
     teacher: TeacherConfig
+    sha: str = ""
+    """Of the script's content."""
     log: str | None = None
 
 
@@ -56,6 +58,8 @@ class RecordedRoute:
     """Recorded student answers, for tests of the loop: `generation` is the iteration."""
 
     path: str
+    sha: str
+    """Of its content."""
     generation: int
 
 
@@ -152,13 +156,14 @@ class ServiceTransport:
 
     def __init__(self, route: ServiceRoute) -> None:
         from llm2llm_ray.asking.openai_service import OpenAITeacher
-        from llm2llm_ray.asking.scripted import ScriptedTeacher
+        from llm2llm_ray.asking.scripted import ScriptedTeacher, check_unchanged
 
         config = route.teacher
         self._client: OpenAITeacher | ScriptedTeacher
         if config.kind == "openai":
             self._client = OpenAITeacher(config)
         else:
+            check_unchanged(config.model, route.sha)
             self._client = ScriptedTeacher(config.model, latency_s=config.latency_s, log_path=route.log)
 
     async def ask(self, request: Request) -> Reply:
@@ -174,8 +179,9 @@ class ServiceTransport:
 
 class RecordedTransport:
     def __init__(self, route: RecordedRoute) -> None:
-        from llm2llm_ray.asking.scripted import ScriptedStudent
+        from llm2llm_ray.asking.scripted import ScriptedStudent, check_unchanged
 
+        check_unchanged(route.path, route.sha)
         self._student = ScriptedStudent(route.path)
         self._generation = route.generation
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, StudentConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime.connection import device_of
@@ -27,7 +27,7 @@ from llm2llm_ray.runtime.training.workers import TrainingWorkers
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.storage.training_log import TrainingLog, log_stem
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Student
 
 STAGE = "train"
@@ -37,6 +37,20 @@ WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkp
 """Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there
 as the sha of the weights started from. Workers, ZeRO stage and precision stay in: they change the arithmetic."""
 SECONDS_BETWEEN_POLLS = 0.5
+
+
+def training_inputs(
+    student: StudentConfig, task: Task, device: Device, *, dataset: str, start: str, updates: int | None
+) -> dict[str, Any]:
+    """What a training depends on: the inputs of its key. `updates` overrides what `student` says."""
+    settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    settings |= {"precision": precision_of(student, device), "zero_stage": zero_stage_of(student, device)}
+    if student.method == "full":
+        del settings["lora"]
+    if updates or student.updates:
+        settings["updates"] = updates or student.updates
+        del settings["epochs"]
+    return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task))}
 
 
 class RayTrainer:
@@ -81,7 +95,9 @@ class RayTrainer:
         began = time.time()
         start_name = start.path if start else self._base_model
         start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
-        inputs = self._inputs(dataset, start_sha, updates)
+        inputs = training_inputs(
+            self._config.student, self._task, self._device, dataset=dataset.id, start=start_sha, updates=updates
+        )
         key = stage_key(STAGE, TRAIN_VERSION, inputs)
         name = log_stem(label, key).removeprefix(f"{STAGE}/")
         record = self._stages.find(STAGE, key)
@@ -105,17 +121,6 @@ class RayTrainer:
             iteration=dataset.iteration,
             metrics={**result["metrics"], "start_sha": result["start_sha"]},
         )
-
-    def _inputs(self, dataset: DatasetVersion, start_sha: str, updates: int | None) -> dict[str, Any]:
-        student = self._config.student
-        settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-        settings |= {"precision": precision_of(student, self._device), "zero_stage": zero_stage_of(student, self._device)}
-        if student.method == "full":
-            del settings["lora"]
-        if updates or student.updates:
-            settings["updates"] = updates or student.updates
-            del settings["epochs"]
-        return {"dataset": dataset.id, "start": start_sha, "student": settings, "task": dict(self._task.describe())}
 
     def _job(self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None) -> TrainJob:
         return TrainJob(

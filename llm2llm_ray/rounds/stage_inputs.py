@@ -1,0 +1,79 @@
+"""What the result of a round, an exam and a commit depends on: the inputs that each one's key is made from.
+
+Invariant: what can change a stored row is in, and nothing else, or a larger `in_flight` would ask everything again. A field of
+`augmentation` or `evaluation` is in unless it is named here as one that does not change rows, or does so through what is in.
+What each field does is written down once more, by hand, in tests/unit/test_stage_keys.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from llm2llm_ray.asking.answerer import SAMPLING, Answerer, request_settings
+from llm2llm_ray.config import AugmentationConfig, BudgetConfig, Config
+from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.tasks.task import Task, identity
+from llm2llm_ray.types import Example
+
+_COMMITTED = {"near_duplicate", "near_test"}
+"""Settings of `augmentation` that the commit gates go by; all others are the teacher's part of a round."""
+_AS_OTHER_INPUTS = {"one_shot", "augment_augmented"}
+"""Ablations: there as `per_wrong` and as the rows evaluated."""
+_NOT_OF_ROWS = {
+    "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "teacher_on_test", "matched_baseline", "engine",
+}  # fmt: skip
+"""Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held."""
+_PRICES = {"price_per_million_prompt_tokens", "price_per_million_completion_tokens"}
+
+
+def solved(config: Config, task: Task, answerer: Answerer, *, student: str, rows: str, iteration: int) -> dict[str, Any]:
+    """A student's answers to a version's rows. `student`: sha of the one examined, whoever answers in its place."""
+    return {"model": student, "rows": rows, "iteration": iteration, **_exam(config, task, answerer)}
+
+
+def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str) -> dict[str, Any]:
+    """The teacher's part of a round, beside `solved`. `settings` are as the role has them, `peers` is the id of the seeds."""
+    return {
+        "teacher": answerer.described(),
+        "request": request_settings(config.teacher),
+        "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS),
+        "peers": peers,
+        "seed": config.run.seed,
+        "budget": _limits(config.teacher.budget),
+    }
+
+
+def solved_by_teacher(config: Config, task: Task, answerer: Answerer, *, rows: str, shots: Sequence[Example]) -> dict[str, Any]:
+    """The teacher's own exam."""
+    return {
+        "rows": rows,
+        "shots": fingerprint([asdict(shot) for shot in shots]),
+        "request": {name: value for name, value in request_settings(config.teacher).items() if name not in SAMPLING},
+        "budget": _limits(config.teacher.budget),
+        **_exam(config, task, answerer),
+    }
+
+
+def committed(settings: AugmentationConfig, *, round_key: str, dataset: str, held_out: Sequence[str]) -> dict[str, Any]:
+    """What a round adds to `dataset`. `held_out`: ids of the dev and test versions; other rows to keep out admit others."""
+    return {
+        "round": round_key,
+        "dataset": dataset,
+        "held_out": list(held_out),
+        **settings.model_dump(mode="json", include=_COMMITTED),
+    }
+
+
+def _exam(config: Config, task: Task, answerer: Answerer) -> dict[str, Any]:
+    return {
+        "answerer": answerer.described(),
+        "task": dict(identity(task)),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude=_NOT_OF_ROWS),
+    }
+
+
+def _limits(budget: BudgetConfig) -> Mapping[str, Any]:
+    """A raised limit goes on with a round that ran out of it; prices count where money is limited."""
+    return budget.model_dump(mode="json", exclude_none=True, exclude=set() if budget.money else _PRICES)
