@@ -235,12 +235,12 @@ async def follow(client: _Client, job_id: str) -> tuple[str, int | None]:
 
 
 def exit_code(status: str, driver_exit_code: int | None) -> int:
-    """0 done, 2 the user's mistake, 143 stopped on request, 1 everything else."""
+    """0 done, 2 the user's mistake, 75 try again later, 143 stopped on request, 1 everything else."""
     if status == "SUCCEEDED":
         return 0
     if status == "STOPPED":
         return 143
-    return driver_exit_code if driver_exit_code in (2, 143) else 1
+    return driver_exit_code if driver_exit_code in (2, 75, 143) else 1
 
 
 if __name__ == "__main__":

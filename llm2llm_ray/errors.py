@@ -1,11 +1,18 @@
-"""The two kinds of failure a person meets: their mistake (exit 2) and a run that ended early on purpose (exit 0 or 143).
+"""The failures a person meets as one message: their mistake (exit 2), and what passes by itself (exit 75).
 
-Anything else is ours: it propagates with its traceback and ends in exit code 1.
+Anything else is ours: it propagates with its traceback and ends in exit code 1. A run that is told to stop ends with 143.
 """
 
 
 class UserError(ValueError):
     """Wrong input. The message names the file, line, field and value, and says what to do."""
+
+
+class TemporaryFailure(Exception):
+    """What the run needs is not there now, and no setting is at fault: what was done is kept, the same command goes on from it.
+
+    Its exit code is 75, EX_TEMPFAIL of sysexits.h: try again later.
+    """
 
 
 class BudgetExhausted(Exception):

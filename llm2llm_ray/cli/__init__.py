@@ -1,4 +1,8 @@
-"""The command line: parses and delegates. Exit codes: 0 done, 2 the user's mistake, 1 ours, 143 stopped on request."""
+"""The command line: parses and delegates.
+
+Exit codes: 0 done, 2 the user's mistake, 75 what the run needs is away and the same command goes on later, 143 stopped on
+request, 1 ours.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from llm2llm_ray.cli.stop_command import stop
 from llm2llm_ray.cli.tasks_command import tasks
 from llm2llm_ray.cli.terminal import errors
 from llm2llm_ray.cli.watch_commands import logs, ls, status
-from llm2llm_ray.errors import UserError
+from llm2llm_ray.errors import TemporaryFailure, UserError
 from llm2llm_ray.terminal_text import shown_lines
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -30,3 +34,6 @@ def main() -> None:
     except UserError as error:
         errors.print(f"error: {shown_lines(error)}", soft_wrap=True)
         sys.exit(2)
+    except TemporaryFailure as failure:
+        errors.print(f"stopped: {shown_lines(failure)}", soft_wrap=True)
+        sys.exit(75)

@@ -115,6 +115,13 @@ PRIVATE_NAMES = (
         "integration/test_loop.py::test_the_loop_with_both_engines_after_an_unclean_death",
     ),
     PrivateName(
+        "ray.train.v2._internal.exceptions",
+        "UserExceptionWithTraceback._base_exc",
+        "driver/wrapped_errors.py",
+        "what a training worker raised, which may be ours",
+        "unit/test_wrapped_errors.py::test_our_error_is_found_in_whatever_wraps_it",
+    ),
+    PrivateName(
         "deepspeed.runtime.engine",
         "DeepSpeedEngine._zero3_consolidated_16bit_state_dict",
         "training/student_folder.py",

@@ -256,6 +256,7 @@ def test_a_token_at_hand_switches_the_mode_on(
         ("FAILED", None, 1),
         ("FAILED", -9, 1),
         ("FAILED", 143, 143),
+        ("FAILED", 75, 75),
         ("STOPPED", None, 143),
     ],
 )

@@ -220,6 +220,7 @@ def quiet_data_context() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
+    context.raise_original_map_exception = True  # else a `UserError` of an asker leaves its process as Ray Data's words about it
     context.issue_detectors_config.detectors = []
     # The second version lists the files in a task of its own, behind a new worker process: 19 s here, for files that we name.
     context.use_datasource_v2 = False

@@ -20,6 +20,7 @@ from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.launch import prepare
 from llm2llm_ray.runtime.driver.leftovers import sweep
 from llm2llm_ray.runtime.driver.parts import Parts
+from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.serving.engines import start_engines, stop_engines
 from llm2llm_ray.storage.files import Files
@@ -37,7 +38,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             "--set evaluation.recorded_answers=null to examine the model"
         )
     files = Files(config.run_path)
-    with run_lease(files.root):
+    with unwrapped(), run_lease(files.root):
         prepared = prepare(config, checked, files)
         folder = resolve_model(model)
         student = Student(path=folder, sha=model_sha(folder), iteration=0)

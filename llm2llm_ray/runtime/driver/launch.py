@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError
 from transformers import AutoTokenizer
 
 from llm2llm_ray.asking.scripted import script_sha
@@ -26,6 +26,7 @@ from llm2llm_ray.runtime.connection import NAMESPACE, connect, device_of, driver
 from llm2llm_ray.runtime.driver.driver import Driver
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.leftovers import sweep
+from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
 from llm2llm_ray.runtime.serving.engines import stop_engines
@@ -143,12 +144,8 @@ def _drive(
     while True:
         done, _ = ray.wait([running], timeout=_POLL_S)
         if done:
-            try:
+            with unwrapped():
                 return ray.get(running)
-            except RayTaskError as error:
-                if isinstance(error.cause, UserError):
-                    raise UserError(str(error.cause)) from None
-                raise
         with contextlib.suppress(GetTimeoutError, RayActorError):  # busy or restarting: the next poll will tell
             show(ray.get(driver.status.remote(), timeout=_POLL_S))
         if told_to_stop():

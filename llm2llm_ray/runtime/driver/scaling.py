@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.runtime import environment
 from llm2llm_ray.runtime.connection import NAMESPACE, driver_name
+from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 
 
 def scale_teacher(run: RunRecord, replicas: int) -> dict[str, Any]:
@@ -30,11 +31,8 @@ def scale_teacher(run: RunRecord, replicas: int) -> dict[str, Any]:
         except ValueError:
             raise UserError(f"run {run.name}: its driver is not up yet; try again in a moment") from None
         try:
-            return dict(ray.get(driver.scale_teacher.remote(replicas)))
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise UserError(str(error.cause)) from None
-            raise
+            with unwrapped():
+                return dict(ray.get(driver.scale_teacher.remote(replicas)))
         except RayActorError:
             raise UserError(f"run {run.name} ended before its teacher had {replicas} replicas") from None
     finally:
