@@ -85,8 +85,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Ru
 
 
 def test_iteration_py_accounts_for_every_second_of_a_run(undisturbed: Run, tmp_path: Path) -> None:
-    script, file = Path(__file__).parents[2] / "benchmarks" / "iteration.py", tmp_path / "stages.json"
-    subprocess.run([sys.executable, str(script), str(undisturbed.path), "--json", str(file)], check=True, timeout=120)
+    file = tmp_path / "stages.json"
+    line = [sys.executable, "-m", "benchmarks.runs.iteration", str(undisturbed.path), "--json", str(file)]
+    subprocess.run(line, cwd=Path(__file__).parents[2], check=True, timeout=120)
     found = json.loads(file.read_text())
     phases = found["phases"]
     assert sum(phase["seconds"] for phase in phases) == pytest.approx(found["wall_seconds"])

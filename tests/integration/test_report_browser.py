@@ -25,8 +25,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         run = write_run(tmp_path_factory.mktemp("report") / "run", Shape(seeds=1400, wrong=740, iterations=5, test=400))
     from llm2llm_ray.report import write_report
 
-    script = REPOSITORY / "benchmarks" / "report_browser.py"
-    done = subprocess.run([sys.executable, script, write_report(run)], capture_output=True, text=True, timeout=600)
+    line = [sys.executable, "-m", "benchmarks.runs.report_browser", str(write_report(run))]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     if done.returncode == NO_CHROMIUM:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr

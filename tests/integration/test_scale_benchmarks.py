@@ -1,4 +1,4 @@
-"""benchmarks/overlap.py and scale.py in their small modes: the commands run, and each part is given the rows it should be."""
+"""benchmarks/overhead/overlap.py and scale.py in their small modes: each part is given the rows it should be."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+REPOSITORY = Path(__file__).parents[2]
 
 
-def measured(script: str, model: str, folder: Path) -> dict[str, Any]:
+def measured(name: str, model: str, folder: Path) -> dict[str, Any]:
     file = folder / "measured.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--small", "--model", model, "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", f"benchmarks.overhead.{name}", "--small", "--model", model, "--json", str(file)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(file.read_text())
 
 
 def test_evaluating_and_augmenting_are_measured_alone_and_together(tiny_model: str, tmp_path: Path) -> None:
-    found = measured("overlap.py", tiny_model, tmp_path)
+    found = measured("overlap", tiny_model, tmp_path)
     kinds = ("working", "with start")
     assert [claim["what"] for claim in found["claims"]] == [f"service-time engines: together / sum, {kind}" for kind in kinds]
     assert found["small"] and all(claim["met"] is None for claim in found["claims"]), "a small run asks nothing"
@@ -34,7 +34,7 @@ def test_evaluating_and_augmenting_are_measured_alone_and_together(tiny_model: s
 
 
 def test_two_replicas_are_given_twice_the_rows_of_one(tiny_model: str, tmp_path: Path) -> None:
-    found = measured("scale.py", tiny_model, tmp_path)
+    found = measured("scale", tiny_model, tmp_path)
     assert [claim["what"] for claim in found["claims"]] == [f"{count} replicas: share of linear" for count in (1, 2)]
     assert all(claim["met"] is None for claim in found["claims"]), "a small run asks nothing"
     one, two = found["raw"]["replicas"]

@@ -1,4 +1,4 @@
-"""benchmarks/training.py in its small mode: both sides train on the same examples, and packed computes what padded does."""
+"""benchmarks/training/throughput.py in its small mode: the same examples for both sides, packed computes what padded does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ def test_the_small_benchmark_trains_both_sides_on_the_same(tmp_path: Path) -> No
     words = ["where", "when", "how", "which", "who", "what", "why", "is", "the", "a", "of", "in", "on", "at", "far", "long"]
     texts = [" ".join(words[(n * k) % len(words)] for k in range(3, 5 + n * n % 14)) for n in range(60)]
     data.write_text("".join(json.dumps({"text": text, "label": "NUM"}) + "\n" for text in texts))
-    command = [sys.executable, "benchmarks/training.py", "--small", "--data", str(data), "--json", str(tmp_path / "result.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.training.throughput",
+        "--small",
+        "--data",
+        str(data),
+        "--json",
+        str(tmp_path / "result.json"),
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads((tmp_path / "result.json").read_text())

@@ -1,21 +1,16 @@
-"""benchmarks/dedup.py: the slope, the questions it makes, and that both indexes decide alike on them."""
+"""benchmarks/similarity/dedup.py: the slope, the questions it makes, and that both indexes decide alike on them."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-from dedup import exponent, make, measure, measure_before, measured  # noqa: E402
-from question_texts import Questions  # noqa: E402
-
-from llm2llm_ray.storage.files import Files  # noqa: E402
-from llm2llm_ray.storage.versions import VersionStore  # noqa: E402
+from benchmarks.similarity.dedup import exponent, make, measure, measure_before, measured
+from benchmarks.similarity.question_texts import Questions
+from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.versions import VersionStore
 
 _PROBLEM = "{} bakes 24 muffins early every Saturday morning and sells 15 of them at the market, how many muffins are left?"
 

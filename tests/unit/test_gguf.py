@@ -16,13 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.models.gguf_memory import MOST, SMALL, Shape, measure, write_qwen2
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.runtime.models import gguf
 from llm2llm_ray.runtime.models.gguf import convert_gguf
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from gguf_memory import MOST, SMALL, Shape, measure, write_qwen2
 
 TINY = Shape(vocabulary=40, hidden=64, between=96, layers=2, heads=4, kv_heads=2)
 

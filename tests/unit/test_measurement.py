@@ -1,4 +1,4 @@
-"""What a benchmark says it measured: benchmarks/measurement.py."""
+"""What a benchmark says it measured: benchmarks/measuring/measurement.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-from measurement import Claim, Measurement, Rows, claim_line, command, median_ratio, told  # noqa: E402
-from result_file import read_result  # noqa: E402
+from benchmarks.measuring.measurement import Claim, Measurement, Rows, claim_line, command, median_ratio, told
+from benchmarks.measuring.result_file import read_result
 
 CLAIM = Claim(what="evaluation: ours / bare vLLM", value=0.93, unit="x", at_least=0.9)
 MEASURED = Measurement(
@@ -79,16 +76,20 @@ def test_markup_in_names_and_values_is_shown_and_not_obeyed(text: str, capsys: p
 
 
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/home/me/llm2llm/benchmarks/evaluation.py", "--json", "two words.json"])
-    assert command() == "python benchmarks/evaluation.py --json 'two words.json'"
+    monkeypatch.setattr(sys, "argv", ["/home/me/llm2llm/benchmarks/engines/evaluation.py", "--json", "two words.json"])
+    assert command() == "python -m benchmarks.engines.evaluation --json 'two words.json'"
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks/evaluation.py", "--pairs", "2"])
+    monkeypatch.setattr(sys, "argv", ["benchmarks/engines/evaluation.py", "--pairs", "2"])
     place = tmp_path / "new" / "evaluation_2026-11-23.json"
     MEASURED.write(place)
     found = read_result(place)
-    assert (found.claims, found.settings, found.command) == ([CLAIM], {"pairs": 2}, "python benchmarks/evaluation.py --pairs 2")
+    assert (found.claims, found.settings, found.command) == (
+        [CLAIM],
+        {"pairs": 2},
+        "python -m benchmarks.engines.evaluation --pairs 2",
+    )
     assert found.tables == [Rows(title="pairs", columns=["pair", "ours", "bare"], rows=[[1, 2.5, 2.25], [2, None, "broken off"]])]
     kept = json.loads(place.read_text())
     assert (kept["raw"], kept["benchmark"], kept["small"]) == (MEASURED.raw, "evaluation", False)

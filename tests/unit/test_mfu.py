@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
+from benchmarks.training.mfu import flops
 from llm2llm_ray.runtime.models.tokens import Row
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from mfu import flops
 
 SHAPE = {
     "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 16,

@@ -1,24 +1,21 @@
-"""A plan beside what its run came to: benchmarks/plan_vs_actual.py."""
+"""A plan beside what its run came to: benchmarks/runs/plan_vs_actual.py."""
 
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from timed_run import Sent, TimedRun
 
+from benchmarks.runs.plan_vs_actual import Compared, compare_plan, render_comparison
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.planning.plan import Range, plan
 from llm2llm_ray.planning.rates import known
 from llm2llm_ray.preflight import check
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-from plan_vs_actual import Compared, compare_plan, render_comparison  # noqa: E402
 
 
 def test_comparing_with_a_run_sums_sessions_and_names_exams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from benchmarks.reference.optimizer import Optimizer
 from llm2llm_ray.config import StudentConfig
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from reference_optimizer import Optimizer
 
 SETTINGS = StudentConfig(model="none", learning_rate=1e-3, weight_decay=0.1, gradient_clipping=0.5)
 STEPS, PASSES = 5, 3

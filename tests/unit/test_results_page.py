@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,20 +15,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-from result_file import read_result  # noqa: E402
-from results_page import code, main, page, results  # noqa: E402
-
-from llm2llm_ray.errors import UserError  # noqa: E402
+from benchmarks.measuring.result_file import read_result
+from benchmarks.measuring.results_page import code, main, page, results
+from llm2llm_ray.errors import UserError
 
 MARKDOWN = MarkdownIt("gfm-like", {"html": True, "linkify": False})
 KEPT = {
     "format": 1,
     "benchmark": "evaluation",
     "small": False,
-    "command": "python benchmarks/evaluation.py --pairs 5",
+    "command": "python -m benchmarks.engines.evaluation --pairs 5",
     "environment": {
         "date": "2026-11-23T10:00:00+00:00", "cpu": "A processor", "cores": 2, "ram_gib": 23.5, "os": "Linux", "python": "3.11.7",
         "versions": {"ray": "2.60.0"}, "commit": "0123456789ab",
@@ -44,7 +39,7 @@ KEPT = {
 }  # fmt: skip
 STAGES = {
     "run": "demo", "environment": KEPT["environment"], "environment_of": "the machine that read the run", "command": None,
-    "argv": "benchmarks/iteration.py runs/demo", "wall_seconds": 150.0, "added_up": None, "sessions": [[0.0, 150.0]],
+    "argv": "-m benchmarks.runs.iteration runs/demo", "wall_seconds": 150.0, "added_up": None, "sessions": [[0.0, 150.0]],
     "groups": [{"name": "iteration 0", "seconds": 150.0, "busy_seconds": 90.0, "tokens": 4000, "overlap_seconds": 0.0,
                 "idle_share": 0.4}],
     "phases": [
@@ -87,7 +82,7 @@ def text(token: Token) -> str:
 
 
 def test_the_page_is_what_the_kept_files_give() -> None:
-    assert main(["--check"]) == 0, "run `python benchmarks/results_page.py`"
+    assert main(["--check"]) == 0, "run `python -m benchmarks.measuring.results_page`"
 
 
 def test_a_result_stands_with_what_it_was_made_with(keep: Keep) -> None:
@@ -95,7 +90,7 @@ def test_a_result_stands_with_what_it_was_made_with(keep: Keep) -> None:
     made = page(results(keep().parent))
     rendered = MARKDOWN.render(made)
     for said in ("2026-11-23 10:00 UTC", "commit 0123456789ab", "A processor, 2 cores, 23.5 GiB", "ray 2.60.0", "pairs = 5",
-                 "python benchmarks/evaluation.py --pairs 5", 'href="results/evaluation_2026-11-23.json"'):  # fmt: skip
+                 "python -m benchmarks.engines.evaluation --pairs 5", 'href="results/evaluation_2026-11-23.json"'):  # fmt: skip
         assert said in rendered, said
     assert "NVIDIA" not in rendered
     keep(environment__gpus=["NVIDIA H200"])

@@ -1,7 +1,7 @@
 """The model of a GGUF file as a Hugging Face folder, written shard by shard.
 
 Invariant: beside the shard being filled, one tensor is held in float32; a process that converts 1.5B weights stays below 1.3
-times the weights it writes, its imports included (benchmarks/gguf_memory.py). Names and layouts are transformers' own: its
+times the weights it writes, its imports included (benchmarks/models/gguf_memory.py). Names and layouts are transformers' own: its
 tables say which tensor is which, and its processors undo what llama.cpp did to it (rows of queries and keys in another order,
 for one).
 """

@@ -1,0 +1,1 @@
+"""The gates that compare texts: `dedup` measures how the near-duplicate index grows."""

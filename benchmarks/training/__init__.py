@@ -1,0 +1,1 @@
+"""Our updates: `throughput` against a Hugging Face Trainer, `mfu` against the device's peak."""
