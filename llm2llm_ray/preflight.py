@@ -10,9 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm2llm_ray.asking.openai_client import check_surroundings
 from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds.first_requests import first_requests
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -25,7 +27,7 @@ class Checked:
 
 
 def check(config: Config, base_dir: str | Path) -> Checked:
-    """Load task and rows, look at everything, reach the teacher service once. Raises UserError."""
+    """Load task and rows, look at everything, ask the teacher service what the run will ask it. Raises UserError."""
     task, splits = load_splits(config.task, load_task(config.task.name, config.task.options), base_dir=base_dir)
     if config.evaluation.error_source == "dev" and not splits.dev:
         raise UserError(
@@ -37,24 +39,26 @@ def check(config: Config, base_dir: str | Path) -> Checked:
             "evaluation.test is on, but task.data has no test file; name one in task.test, or set evaluation.test=false to run "
             "without a final accuracy"
         )
-    _teacher(config)
+    _teacher(config, task, splits)
     if config.evaluation.recorded_answers:
         ScriptedStudent(config.evaluation.recorded_answers)
     return Checked(task=task, splits=splits)
 
 
-def _teacher(config: Config) -> None:
+def _teacher(config: Config, task: Task, splits: Splits) -> None:
     teacher = config.teacher
     if teacher.kind == "scripted":
         ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
     elif teacher.kind == "openai":
+        check_surroundings(teacher)
         # The openai package takes a second to import, and every `llm2llm` command comes by here.
         from llm2llm_ray.asking.openai_service import OpenAITeacher
 
         async def probe() -> None:
             client = OpenAITeacher(teacher)
             try:
-                await client.probe(temperature=teacher.temperature, top_p=teacher.top_p)
+                for requests in first_requests(config, task, splits):
+                    await client.probe(requests)
             finally:
                 await client.aclose()
 

@@ -1,7 +1,7 @@
 """A teacher behind an OpenAI-compatible service: one retry layer, one rate limit, every failure a Reply or a UserError.
 
-Keeps: the API key is read from the environment and appears in no message, repr or exception, not even when the service
-echoes it. A failed row is a Reply with an error; what no retry and no other row can mend stops the run.
+Keeps: the API key appears in no message, repr or exception, not even when the service echoes it. A failed row is a Reply with
+an error; what no retry and no other row can mend stops the run.
 """
 
 from __future__ import annotations
@@ -11,54 +11,37 @@ import logging
 import math
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from llm2llm_ray.asking.openai_client import open_client
+from llm2llm_ray.asking.openai_failure import CERTIFICATE, Failure, said
+from llm2llm_ray.asking.openai_remedy import explained, refused_request
 from llm2llm_ray.asking.openai_reply import Reading, estimate_tokens, read_reply
 from llm2llm_ray.asking.rate_limit import RateLimit
+from llm2llm_ray.asking.redaction import one_line
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.types import Message, Prompt, Reply
+from llm2llm_ray.types import Prompt, Reply
 
 _log = logging.getLogger(__name__)
 
-_RETRIED = frozenset({408, 409, 425, 429})
-_STOPPING = frozenset({401, 403, 404})
 _LONGEST_WAIT_S = 60.0
 _PROBE_ATTEMPTS = 3
-_PROBE_TOKENS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why a request got no answer. `status` is None where there was no HTTP answer, 200 where it was not readable."""
-
-    status: int | None
-    message: str
-    retry_after_s: float | None = None
-    code: str = ""
-
-    @property
-    def transient(self) -> bool:
-        if self.code == "insufficient_quota":  # a 429 that no waiting mends
-            return False
-        return self.status in (None, 200) or self.status in _RETRIED or self.status >= 500
-
-    @property
-    def stops_the_run(self) -> bool:
-        return self.status in _STOPPING or self.code == "insufficient_quota"
 
 
 class _Transient(Exception):
-    def __init__(self, failure: _Failure) -> None:
+    def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
 
@@ -70,20 +53,19 @@ class OpenAITeacher:
         """`deadline_s`: no retry starts later than this after a request's first try. `backoff_s`: bound of the first
         random wait; it doubles with each further one, up to a minute. Retry-After is waited for in full.
 
-        Raises UserError if the key's environment variable is missing or holds no key.
+        Raises UserError if the key, the proxies or the certificates that the environment names cannot be used.
         """
         assert config.base_url, "checked by TeacherConfig"
         self.estimated_usage = 0
         """Replies whose tokens the service did not count; theirs are guesses."""
         self._config = config
-        self._key = _key_from_environment(config.api_key_env)
         self._where = _without_credentials(config.base_url)
         self._deadline_s = deadline_s
         self._backoff = wait_random_exponential(multiplier=backoff_s, max=_LONGEST_WAIT_S)
         self._jitter_s = min(1.0, backoff_s)
         self._limit = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._length_field = "max_tokens"
-        self._client = AsyncOpenAI(base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=0)
+        self._client, self._key = open_client(config)
 
     def __repr__(self) -> str:
         return f"OpenAITeacher(model={self._config.model!r}, base_url={self._where!r})"
@@ -101,31 +83,34 @@ class OpenAITeacher:
                 self._note_estimate()
             return outcome.reply
         if outcome.stops_the_run:
-            raise UserError(self._explain(outcome))
-        kind = "unavailable" if outcome.transient else "bad_request"
-        return Reply(text="", finish_reason="error", error=f"{kind}: {outcome.message}", model=self._config.model)
+            raise UserError(explained(outcome, self._config, self._where, prompt))
+        kind, remedy = ("unavailable", "") if outcome.transient else ("bad_request", self._remedy(outcome, prompt))
+        return Reply(text="", finish_reason="error", error=f"{kind}: {outcome.message}{remedy}", model=self._config.model)
 
-    async def probe(self, *, temperature: float = 1.0, top_p: float = 1.0) -> None:
-        """Ask for a few tokens before a run starts, by the path and with the settings all requests take.
+    async def probe(self, requests: Sequence[Request]) -> None:
+        """Ask what a run will ask, one after the other, until one is answered with text. Meant for the start of a run.
 
-        Raises UserError that names the base URL, and says what to do, if the service is not there or refuses.
+        Raises UserError with the address, the reason and what to do if the service is not there, refuses, or answers none of
+        them. A service that is only busy passes.
         """
-        text = "Say yes."
-        chat = self._config.style == "chat"
-        prompt = Prompt(messages=(Message(role="user", content=text),)) if chat else Prompt(text=text)
-        sampling = {"temperature": temperature, "top_p": top_p, "seed": 0}
-        outcome = await self._retried(prompt, _PROBE_TOKENS, sampling, attempts=_PROBE_ATTEMPTS)
-        if isinstance(outcome, Reading):
-            return
-        busy = outcome.status == 429 and outcome.transient
-        # Some reasoning models refuse a length they cannot finish their thoughts in: then all else was right.
-        too_short = outcome.status == 400 and "limit was reached" in outcome.message
-        if not busy and not too_short:
-            raise UserError(self._explain(outcome))
+        for request in requests:
+            sampling = dict(request.asked_with)
+            outcome = await self._retried(request.prompt, sampling.pop("max_tokens"), sampling, attempts=_PROBE_ATTEMPTS)
+            if isinstance(outcome, Failure):
+                if outcome.status == 429 and outcome.transient:
+                    return
+                about = "" if outcome.transient or outcome.stops_the_run else f" (asked about row {request.row_id})"
+                raise UserError(explained(outcome, self._config, self._where, request.prompt) + about)
+            if not outcome.reply.error:
+                return
+            error = outcome.reply.error
+        if requests:
+            raise UserError(
+                f"teacher.base_url {self._where}: none of {len(requests)} requests was answered with text ({error}); "
+                "raise teacher.max_tokens if the model thinks before it answers, or take another teacher.model"
+            )
 
-    async def _retried(
-        self, prompt: Prompt, max_tokens: int, sampling: Mapping[str, Any], *, attempts: int
-    ) -> Reading | _Failure:
+    async def _retried(self, prompt: Prompt, max_tokens: int, sampling: Mapping[str, Any], *, attempts: int) -> Reading | Failure:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Transient),
             stop=stop_after_attempt(attempts) | stop_before_delay(self._deadline_s),
@@ -137,9 +122,9 @@ class OpenAITeacher:
         except _Transient as given_up:
             failure = given_up.failure
         tried = retrying.statistics.get("attempt_number", 1)
-        return _Failure(failure.status, f"{failure.message} (tried {tried} times)", code=failure.code)
+        return replace(failure, message=f"{failure.message} (tried {tried} times)")
 
-    async def _once(self, prompt: Prompt, max_tokens: int, sampling: Mapping[str, Any]) -> Reading | _Failure:
+    async def _once(self, prompt: Prompt, max_tokens: int, sampling: Mapping[str, Any]) -> Reading | Failure:
         """One HTTP request under the rate limit; raises _Transient where another try may help."""
         asked = "\n".join(message.content for message in prompt.messages) or prompt.text
         length_field = self._length_field
@@ -155,35 +140,34 @@ class OpenAITeacher:
             send = self._client.completions.with_raw_response.create
         reservation = await self._limit.reserve(estimate_tokens(asked) + max_tokens)
         body = await self._send(send, request)
-        if isinstance(body, str):
-            reading = read_reply(body, asked=asked, model=self._config.model)
-            if reading is not None:
-                self._limit.settle(reservation, reading.reply.prompt_tokens + reading.reply.completion_tokens)
-                return reading
-            body = _Failure(200, self._clean(f"not an answer: {body[:80]!r}"))
-        if body.status is not None:  # without an HTTP answer the tokens may have been used: keep the reservation
+        outcome = body if isinstance(body, Failure) else read_reply(body, asked=asked, model=self._config.model)
+        if isinstance(outcome, Reading):
+            self._limit.settle(reservation, outcome.reply.prompt_tokens + outcome.reply.completion_tokens)
+            return outcome
+        if outcome.status is not None:  # without an HTTP answer the tokens may have been used: keep the reservation
             self._limit.settle(reservation, 0)
-        if body.transient:
-            raise _Transient(body)
-        if body.status == 400 and length_field == "max_tokens" and "max_completion_tokens" in body.message:
+        failure = replace(outcome, message=one_line(outcome.message, self._key))
+        if failure.transient:
+            raise _Transient(failure)
+        if failure.status in (400, 422) and length_field == "max_tokens" and "max_completion_tokens" in failure.message:
             self._length_field = "max_completion_tokens"  # what newer OpenAI models call it
             return await self._once(prompt, max_tokens, sampling)
-        return body
+        return failure
 
-    async def _send(self, send: Callable[..., Awaitable[Any]], request: Mapping[str, Any]) -> str | _Failure:
+    async def _send(self, send: Callable[..., Awaitable[Any]], request: Mapping[str, Any]) -> str | Failure:
         """The answer's body. Failures are returned: an exception raised here would carry the request and its key."""
         try:
             async with asyncio.timeout(self._config.timeout_s):  # the client's own timeout is per read, not in all
                 response = await send(**request)
                 return str(response.text)
         except APIStatusError as error:
-            reason = error.message.removeprefix(f"Error code: {error.status_code} - ")
-            message = self._clean(f"HTTP {error.status_code}: {reason}")
-            return _Failure(error.status_code, message, _retry_after_s(error.response.headers), str(error.code or ""))
+            reason, code = said(error.response.text)
+            message = f"HTTP {error.status_code}: {reason}"
+            return Failure(error.status_code, message, _retry_after_s(error.response.headers), code)
         except (TimeoutError, APITimeoutError):
-            return _Failure(None, f"no answer within {self._config.timeout_s:g} s")
+            return Failure(None, f"no answer within {self._config.timeout_s:g} s")
         except APIConnectionError as error:
-            return _Failure(None, self._clean(f"connection failed: {type(error.__cause__ or error).__name__}"))
+            return _no_connection(error)
 
     def _wait_s(self, state: RetryCallState) -> float:
         wait = self._backoff(state)
@@ -193,24 +177,9 @@ class OpenAITeacher:
             wait = max(wait, error.failure.retry_after_s + random.uniform(0, self._jitter_s))
         return wait
 
-    def _explain(self, failure: _Failure) -> str:
-        config, where = self._config, f"teacher.base_url {self._where}"
-        if failure.code == "insufficient_quota":
-            return f"{where}: {failure.message}; the account has no quota left: add credit or use another key"
-        if failure.status in (401, 403):
-            return f"{where}: {failure.message}; check the key in {config.api_key_env}, and its right to {config.model}"
-        if failure.status == 404:
-            return (
-                f"{where}: {failure.message}; check teacher.model {config.model} and that teacher.base_url is the part "
-                "before /chat/completions (it often ends in /v1)"
-            )
-        if failure.transient:
-            return f"{where}: unreachable: {failure.message}; is the service running, and the address right?"
-        return f"{where}: refused a first request: {failure.message}; check teacher.model, temperature and top_p"
-
-    def _clean(self, message: str) -> str:
-        """A service's words as one short line without the key, which some echo."""
-        return " ".join(message.replace(self._key, "[key]").split())[:300]
+    def _remedy(self, failure: Failure, prompt: Prompt) -> str:
+        remedy = refused_request(failure.message, self._config, prompt)
+        return f"; {remedy}" if remedy else ""
 
     def _note_estimate(self) -> None:
         if self.estimated_usage == 0:
@@ -218,16 +187,28 @@ class OpenAITeacher:
         self.estimated_usage += 1
 
 
-def _key_from_environment(name: str) -> str:
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise UserError(
-            f"teacher.api_key_env: the environment variable {name} is not set; export it with the service's key "
-            "(any text if the service wants none)"
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"teacher.api_key_env: the value of {name} is no key (spaces, line breaks or non-ASCII in it)")
-    return key
+def _no_connection(error: APIConnectionError) -> Failure:
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Failure(None, f"its certificate is not trusted: {cause.verify_message}", code=CERTIFICATE)
+    return Failure(None, f"connection failed: {_told(causes[-1])}")
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):  # its errno is OpenSSL's, not the system's
+        plain = error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+        return f"TLS: {error.reason}{' (is it a service without TLS, http:// instead of https://?)' if plain else ''}"
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """From an HTTP library's word for it down to what the system said."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _without_credentials(url: str) -> str:

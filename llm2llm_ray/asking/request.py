@@ -33,6 +33,11 @@ class Request:
     def prompt_sha(self) -> str:
         return fingerprint(asdict(self.prompt))
 
+    @property
+    def asked_with(self) -> dict[str, Any]:
+        """All settings of `Teacher.ask`, those that a role left open too."""
+        return {"top_p": 1.0, "seed": 0, **self.sampling}
+
 
 class AskModel(Protocol):
     """Gets a durable reply; raises BudgetExhausted when no more may be asked."""

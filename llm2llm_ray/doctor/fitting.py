@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from llm2llm_ray.asking.openai_client import check_surroundings
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
+from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Machine
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
@@ -66,10 +68,13 @@ def _model(role: str, model: str) -> Finding:
 def _teacher(config: Config) -> Iterator[Finding]:
     teacher = config.teacher
     if teacher.kind == "openai":
-        if os.environ.get(teacher.api_key_env):
-            yield ok("teacher", f"the key of {teacher.base_url} is in {teacher.api_key_env} (not tried; `run --dry-run` does)")
+        try:
+            check_surroundings(teacher)
+        except UserError as error:
+            what, _, command = str(error).partition("; ")
+            yield mend("teacher", what, command)
         else:
-            yield mend("teacher", f"the variable {teacher.api_key_env} is not set", f"export {teacher.api_key_env}=…")
+            yield ok("teacher", f"the key of {teacher.base_url} is in {teacher.api_key_env} (not tried; `run --dry-run` does)")
     if teacher.kind == "scripted" and not Path(teacher.model).is_file():
         yield mend("teacher", f"there is no script {teacher.model}", "teacher.model: name a JSONL file of replies")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from typing import Any
 
 from llm2llm_ray.asking.request import AskModel, Request, merged_system
+from llm2llm_ray.config.schedule import TEACHER_SHOTS
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Prompt, Reply
@@ -66,3 +68,8 @@ class Solve:
         task, shots = self._task, self._shots
         prompt = task.shots_prompt(text, shots) if shots else Prompt(text=task.student_prompt(text))
         return Request(row_id=row_id, prompt=merged_system(prompt) if self._merge_system else prompt, sampling=self._sampling)
+
+
+def exam_shots(seeds: Iterable[Example]) -> list[Example]:
+    """The worked examples of the teacher's own exam, whatever order the seeds come in."""
+    return nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)

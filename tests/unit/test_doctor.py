@@ -182,10 +182,15 @@ def test_a_disk_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_is_looked_for_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     service = ["teacher.kind=openai", "teacher.base_url=http://x/v1", "teacher.api_key_env=SOME_KEY"]
     monkeypatch.delenv("SOME_KEY", raising=False)
-    assert about(mends(diagnose(demo(*service))), "SOME_KEY is not set").command == "export SOME_KEY=…"
+    assert about(mends(diagnose(demo(*service))), "SOME_KEY is not set").command.startswith("export SOME_KEY=… ")
     monkeypatch.setenv("SOME_KEY", "sk-secret")
     found = diagnose(demo(*service))
     assert exit_code(found) == 0 and "sk-secret" not in repr(found)
+    # What else a service's client takes from the machine.
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert about(mends(diagnose(demo(*service))), "ALL_PROXY names a SOCKS proxy").command
+    monkeypatch.delenv("ALL_PROXY")
+    assert about(mends(diagnose(demo(*service, "teacher.ca_file=none.pem"))), "teacher.ca_file none.pem: cannot be read").command
 
 
 def test_models_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,106 +4,28 @@ import asyncio
 import json
 import logging
 import pickle
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openai_server import Answer, Respond, Silence, answer, by_prompt_and_seed, failure, serving, strict
 from test_rate_limit import Clock
 
 from llm2llm_ray.asking import openai_service
 from llm2llm_ray.asking.openai_service import OpenAITeacher
 from llm2llm_ray.asking.rate_limit import RateLimit
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config.teacher import RequestConfig, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.types import Message, Prompt, Reply
 
 KEY = "sk-secret-0123456789"
 CHAT = Prompt(messages=(Message(role="system", content="You write."), Message(role="user", content="One more.")))
-
-Step = tuple[int, dict[str, str], str] | Callable[[], None]
-
-
-def answer(content: Any = "hello", *, finish: str | None = "stop", usage: Any = "given", **message: Any) -> Step:
-    body: dict[str, Any] = {
-        "model": "served-name",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"content": content, **message}}],
-    }
-    if usage is not None:
-        body["usage"] = {"prompt_tokens": 11, "completion_tokens": 7} if usage == "given" else usage
-    return 200, {"Content-Type": "application/json"}, json.dumps(body)
-
-
-def failure(status: int, message: str = "no", code: str | None = None, **headers: str) -> Step:
-    error = {"error": {"message": message, "code": code}}
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return status, {"Content-Type": "application/json", **named}, json.dumps(error)
-
-
-class Service:
-    """Plays its steps in order, the last one again and again, and records what came in."""
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-        self.requests: list[tuple[str, dict[str, Any], str]] = []
-        self.lock = threading.Lock()
-        self.url = ""
-
-    def next_step(self, path: str, body: dict[str, Any], authorization: str) -> Step:
-        with self.lock:
-            self.requests.append((path, body, authorization))
-            return self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        return [body for _, body, _ in self.requests]
-
-
-@contextmanager
-def serving(*steps: Step) -> Iterator[Service]:
-    service = Service(*steps)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            step = service.next_step(self.path, body, self.headers.get("Authorization", ""))
-            if callable(step):
-                step()
-                self.close_connection = True
-                return
-            status, headers, text = step
-            try:
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text.encode())
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client gave up waiting, as it should
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    service.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield service
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -147,22 +69,34 @@ def ask(url: str, prompt: Prompt = CHAT, **fields: Any) -> Reply:
     return asyncio.run(go())
 
 
-def probe(url: str, **fields: Any) -> None:
+SAMPLING = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 40, "seed": 17}
+
+
+def probe(url: str, *prompts: Prompt, **fields: Any) -> None:
+    """A probe before a run with these settings, one row for each prompt."""
+
     async def go() -> None:
         teacher = teacher_of(url, **fields)
+        rows = enumerate(prompts or [CHAT])
         try:
-            await teacher.probe()
+            await teacher.probe([Request(row_id=f"s-{n}", prompt=prompt, sampling=SAMPLING) for n, prompt in rows])
         finally:
             await teacher.aclose()
 
     asyncio.run(go())
 
 
+def refused_probe(url: str, *prompts: Prompt, **fields: Any) -> str:
+    with pytest.raises(UserError) as error:
+        probe(url, *prompts, **fields)
+    return str(error.value)
+
+
 def test_chat_request_and_reply() -> None:
     with serving(answer()) as service:
         reply = ask(service.url)
-    path, body, authorization = service.requests[0]
-    assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")
+    asked, body = service.requests[0], service.bodies[0]
+    assert (asked.path, asked.authorization) == ("/v1/chat/completions", f"Bearer {KEY}")
     assert body == {
         "model": "big",
         "messages": [{"role": "system", "content": "You write."}, {"role": "user", "content": "One more."}],
@@ -176,10 +110,10 @@ def test_chat_request_and_reply() -> None:
 
 def test_completion_request_and_reply() -> None:
     body = {"choices": [{"text": " sixth\n7.", "finish_reason": "length"}], "usage": {"prompt_tokens": 3}}
-    with serving((200, {"Content-Type": "application/json"}, json.dumps(body))) as service:
+    with serving(Answer(200, json.dumps(body))) as service:
         reply = ask(service.url, Prompt(text="1. first\n2.", stop=("\n\n", "8.")))
-    path, sent, _ = service.requests[0]
-    assert path == "/v1/completions"
+    sent = service.bodies[0]
+    assert service.requests[0].path == "/v1/completions"
     assert (sent["prompt"], sent["stop"]) == ("1. first\n2.", ["\n\n", "8."])
     assert (reply.text, reply.finish_reason, reply.prompt_tokens) == (" sixth\n7.", "length", 3)
     assert reply.completion_tokens == 3  # not counted by the service: a quarter of the characters
@@ -250,23 +184,23 @@ def test_retries_are_bounded_and_the_row_gets_an_error() -> None:
 
 
 def test_no_answer_within_the_timeout() -> None:
-    with serving(lambda: time.sleep(1.0), answer()) as service:
+    with serving(Silence(1.0), answer()) as service:
         assert ask(service.url, timeout_s=0.5).text == "hello"
-    with serving(lambda: time.sleep(0.3)) as service:
+    with serving(Silence(0.3)) as service:
         assert ask(service.url, timeout_s=0.1, max_retries=1).error == ("unavailable: no answer within 0.1 s (tried 2 times)")
 
 
 def test_a_dropped_connection_is_tried_again() -> None:
-    with serving(lambda: None, answer()) as service:
+    with serving(Silence(), answer()) as service:
         assert ask(service.url).text == "hello"
 
 
 @pytest.mark.parametrize("text", ["<html>busy</html>", '{"choices": [', "", '"text"', "{}", '{"choices": ["x"]}'])
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
 def test_garbage_is_tried_again(text: str, kind: str) -> None:
-    with serving((200, {"Content-Type": kind}, text), answer()) as service:
+    with serving(Answer(200, text, kind=kind), answer()) as service:
         assert ask(service.url).text == "hello"
-    with serving((200, {"Content-Type": kind}, text)) as service:
+    with serving(Answer(200, text, kind=kind)) as service:
         assert ask(service.url, max_retries=0).error.startswith("unavailable: not an answer: ")
 
 
@@ -284,6 +218,9 @@ def test_a_refused_request_is_the_rows_error(status: int) -> None:
         (401, None, "check the key in TEACHER_KEY"),
         (403, None, "check the key in TEACHER_KEY"),
         (404, "model_not_found", "check teacher.model big"),
+        (402, None, "add credit"),
+        (405, None, "check teacher.model big"),
+        (407, None, "wants a login"),
         (429, "insufficient_quota", "add credit"),
     ],
 )
@@ -310,15 +247,60 @@ def test_the_newer_name_of_max_tokens() -> None:
     [
         (answer(None), "no_content: finish_reason stop"),
         (answer(None, finish="length", reasoning_content="hm"), "no_content: only reasoning, finish_reason length"),
-        (answer("half a te", finish="content_filter"), "content_filter"),
-        ((200, {"Content-Type": "application/json"}, '{"choices": [], "usage": {"prompt_tokens": 11}}'), "no_choices"),
+        (answer("half a te", finish="content_filter"), "content_filter: finish_reason content_filter"),
+        (Answer(200, '{"choices": [], "usage": {"prompt_tokens": 11}}'), "no_choices: the list of choices is empty"),
     ],
 )
-def test_answers_without_usable_text(step: Step, error: str) -> None:
+def test_answers_without_usable_text(step: Answer, error: str) -> None:
     with serving(step) as service:
         reply = ask(service.url)
     assert (reply.text, reply.finish_reason, reply.error) == ("", "error", error)
     assert reply.prompt_tokens == 11  # it was paid for
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource", "ERROR", "some_new_word"])
+def test_an_answer_that_broke_off_is_asked_again_and_is_no_text(finish: str) -> None:
+    half = answer('{"examples": [{"text": "Where is', finish=finish)
+    with serving(half, answer()) as service:
+        assert ask(service.url).text == "hello"
+    with serving(half) as service:
+        reply = ask(service.url, max_retries=2)
+        message = refused_probe(service.url)
+    assert len(service.requests) == 6
+    assert (reply.text, reply.finish_reason) == ("", "error")
+    assert reply.error == f"unavailable: the service broke off (finish_reason {finish.lower()}) (tried 3 times)"
+    assert f"broke off (finish_reason {finish.lower()})" in message
+
+
+def test_the_reason_that_comes_with_a_broken_answer_is_told() -> None:
+    upstream = {"error": {"code": 502, "message": "Upstream idle timeout exceeded"}}
+    with serving(answer("half", finish="error", choice=upstream)) as service:
+        error = ask(service.url, max_retries=0).error
+    assert error == "unavailable: the service broke off (finish_reason error): Upstream idle timeout exceeded (tried 1 times)"
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", "function_call"])
+def test_a_tool_call_is_no_answer(finish: str) -> None:
+    with serving(answer("let me look", finish=finish)) as service:
+        assert ask(service.url).error == f"no_content: a tool was called, finish_reason {finish}"
+    assert len(service.requests) == 1, "the same seed would call it again"
+
+
+@pytest.mark.parametrize("code", [None, 429, 503])
+def test_an_error_sent_as_an_answer_is_asked_again(code: int | None) -> None:
+    error = Answer(200, json.dumps({"error": {"message": "No provider is free", "code": code}}))
+    with serving(error, answer()) as service:
+        assert ask(service.url).text == "hello"
+    with serving(error) as service:
+        told = ask(service.url, max_retries=0).error
+    assert told.startswith("unavailable: an error instead of an answer") and "No provider is free" in told
+
+
+def test_a_refused_key_sent_as_an_answer_stops_the_run() -> None:
+    expired = Answer(200, '{"error": {"message": "Key expired", "code": 401}}')
+    with serving(expired) as service, pytest.raises(UserError, match="Key expired; check the key in TEACHER_KEY"):
+        ask(service.url)
     assert len(service.requests) == 1
 
 
@@ -332,13 +314,13 @@ def test_answers_without_usable_text(step: Step, error: str) -> None:
         (answer([{"type": "thinking", "thinking": []}, {"type": "text", "text": "hello"}]), "hello", ""),
     ],
 )
-def test_reasoning_is_kept_apart(step: Step, text: str, reasoning: str) -> None:
+def test_reasoning_is_kept_apart(step: Answer, text: str, reasoning: str) -> None:
     with serving(step) as service:
         reply = ask(service.url)
     assert (reply.text, reply.reasoning, reply.error) == (text, reasoning, "")
 
 
-@pytest.mark.parametrize("finish", ["stop", None, "eos"])
+@pytest.mark.parametrize("finish", ["stop", None, "", "eos", "STOP", "end_turn", "stop_sequence", "COMPLETE"])
 def test_other_names_of_a_normal_end(finish: str | None) -> None:
     with serving(answer(finish=finish)) as service:
         assert ask(service.url).finish_reason == "stop"
@@ -377,29 +359,105 @@ def test_retries_wait_for_the_rate_limit_too(monkeypatch: pytest.MonkeyPatch) ->
     assert clock.now - began == pytest.approx(1.0)
 
 
-def test_probe_takes_the_path_of_the_style_and_accepts_a_busy_service() -> None:
-    with serving(answer(None, finish="length")) as service:
-        probe(service.url)
-        probe(service.url, style="completion")
-    assert [path for path, *_ in service.requests] == ["/v1/chat/completions", "/v1/completions"]
+def test_probe_sends_and_reads_what_a_run_does() -> None:
+    with serving(answer()) as service:
+        probe(service.url, replace(CHAT, stop=("###",)), CHAT)
+        ask(service.url, replace(CHAT, stop=("###",)))
+        probe(service.url, Prompt(text="1. first"))
+    asked, in_a_run, continued = service.bodies
+    assert (
+        asked
+        == in_a_run
+        == {
+            "model": "big",
+            "messages": [{"role": "system", "content": "You write."}, {"role": "user", "content": "One more."}],
+            "stop": ["###"],
+            **SAMPLING,
+        }
+    )
+    assert continued == {"model": "big", "prompt": "1. first", **SAMPLING}
     with serving(failure(429)) as service:
-        probe(service.url)
-    with serving(failure(400, "max_tokens or model output limit was reached")) as service:
-        probe(service.url)
+        probe(service.url)  # busy, but there
+    assert len(service.requests) == 3
+
+
+def test_probe_asks_for_another_row_where_one_got_no_text() -> None:
+    with serving(answer("", finish="content_filter"), answer(None, finish="length"), answer()) as service:
+        probe(service.url, CHAT, CHAT, CHAT)
+    assert len(service.requests) == 3
+    with serving(answer(None, finish="length", reasoning_content="hm")) as service:
+        message = refused_probe(service.url, CHAT, CHAT)
+    assert "none of 2 requests was answered with text (no_content: only reasoning, finish_reason length)" in message
+    assert "raise teacher.max_tokens" in message
 
 
 def test_probe_names_an_address_where_nobody_answers() -> None:
     with serving(answer()) as service:
         url = service.url
-    with pytest.raises(UserError) as error:
-        probe(url)
-    assert f"teacher.base_url {url}: unreachable" in str(error.value) and "is the service running" in str(error.value)
+    message = refused_probe(url)
+    assert f"teacher.base_url {url}: unreachable: connection failed: Connection refused" in message
+    assert "is the service running" in message
 
 
-def test_probe_says_what_the_service_refused() -> None:
-    with serving(failure(400, "temperature must be 1")) as service, pytest.raises(UserError) as error:
-        probe(service.url)
-    assert "temperature must be 1" in str(error.value)
+REFUSALS = by_prompt_and_seed(["hello"])
+
+
+@pytest.mark.parametrize(
+    ("respond", "reason", "remedy", "setting"),
+    [
+        (
+            strict(REFUSALS, system=False),
+            "HTTP 400: System role not supported",
+            "--set teacher.system_message=merge puts the task's system text into the user message",
+            {},  # the task's prompt is merged before it gets here: test_preflight
+        ),
+        (
+            strict(REFUSALS, both=False),
+            "HTTP 400: `temperature` and `top_p` cannot both be specified for this model. Please use only one.",
+            "--set 'teacher.request.drop=[top_p]' leaves top_p out",
+            {"request": RequestConfig(drop=("top_p",))},
+        ),
+        (
+            strict(REFUSALS, forbids=["seed"]),
+            "HTTP 422: seed: Extra inputs are not permitted",
+            "--set 'teacher.request.drop=[seed]' leaves it out",
+            {"request": RequestConfig(drop=("seed",))},
+        ),
+        (
+            strict(REFUSALS, forbids=["top_k"]),
+            "HTTP 422: top_k: Extra inputs are not permitted",
+            "take top_k out of teacher.request.add",
+            {},
+        ),
+    ],
+)
+def test_probe_names_what_was_refused_and_the_setting_that_mends_it(
+    respond: Respond, reason: str, remedy: str, setting: dict[str, Any]
+) -> None:
+    wanted = RequestConfig(add={"top_k": 5}) if "top_k" in reason else RequestConfig()
+    with serving(respond) as service:
+        message = refused_probe(service.url, request=wanted)
+        reply = ask(service.url, request=wanted)
+        if setting:
+            probe(service.url, **setting)
+    assert message.startswith(f"teacher.base_url {service.url}: refused a first request: {reason}; {remedy}")
+    assert reply.error.startswith(f"bad_request: {reason}; {remedy}"), "a row in the middle of a run is told the same"
+
+
+def test_a_refusal_that_names_nothing_is_told_with_what_was_sent() -> None:
+    request = RequestConfig(drop=("temperature",), add={"top_k": 5})
+    with serving(failure(400, "Invalid request")) as service:
+        message = refused_probe(service.url, request=request)
+    assert message == (
+        f"teacher.base_url {service.url}: refused a first request: HTTP 400: Invalid request; sent were model, messages (system, "
+        "user), top_p, max_tokens, seed, top_k; teacher.request.drop and teacher.request.add change that (asked about row s-0)"
+    )
+
+
+def test_an_exam_that_the_service_has_no_path_for_is_found_before_the_run() -> None:
+    with serving(failure(404, "Not Found")) as service:
+        message = refused_probe(service.url, Prompt(text="Question: a\nType:"))
+    assert "before /completions" in message and "evaluation.teacher_on_test" in message
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import Config, EngineConfig
-from llm2llm_ray.config.schedule import TEACHER_SHOTS, per_wrong
+from llm2llm_ray.config.schedule import per_wrong
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
-from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
 from llm2llm_ray.rounds.stage_inputs import solved, solved_by_teacher, taught
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
@@ -95,7 +94,7 @@ class Parts:
         """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
         self.ready()
         config = self.config
-        shots = nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)
+        shots = exam_shots(seeds)
         solve = AskSpec(
             name="teacher",
             role=Solve(

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from heapq import nlargest, nsmallest
+from heapq import nlargest
 from typing import Any
 
 from llm2llm_ray.asking.room import LEAST_ANSWER, answer_room
 from llm2llm_ray.config import Config
-from llm2llm_ray.config.schedule import TEACHER_SHOTS
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
-from llm2llm_ray.rounds.solving import Solve
+from llm2llm_ray.rounds.solving import Solve, exam_shots
 from llm2llm_ray.runtime.models.tokens import ChatRefused, encode, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
 
@@ -140,7 +139,7 @@ def _teacher_exam(config: Config, checked: Checked, tokenizer: Any) -> Iterator[
     if not (config.evaluation.test and config.evaluation.teacher_on_test):
         return
     most, context, rows = config.evaluation.max_tokens, config.teacher.engine.max_model_len, checked.splits.test
-    shots = nsmallest(TEACHER_SHOTS, checked.splits.seed, key=lambda e: e.id)
+    shots = exam_shots(checked.splits.seed)
     exam = Solve(checked.task, max_tokens=most, shots=shots, merge_system=config.teacher.system_message == "merge")
     misfits = []
     for row in rows:

@@ -167,14 +167,7 @@ class ServiceTransport:
             self._client = ScriptedTeacher(config.model, latency_s=config.latency_s, log_path=route.log)
 
     async def ask(self, request: Request) -> Reply:
-        sampling = request.sampling
-        return await self._client.ask(
-            request.prompt,
-            temperature=sampling["temperature"],
-            top_p=sampling.get("top_p", 1.0),
-            max_tokens=sampling["max_tokens"],
-            seed=sampling.get("seed", 0),
-        )
+        return await self._client.ask(request.prompt, **request.asked_with)
 
 
 class RecordedTransport:

@@ -1,0 +1,48 @@
+"""What a run will ask its teacher, known before any row is wrong: so that a request can be tried, and its text be rendered.
+
+Real prompts of the task with the settings of the run; the answer of another row stands for the student's wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import nlargest
+
+from llm2llm_ray.asking.request import Request
+from llm2llm_ray.config import Config
+from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.solving import Solve, exam_shots
+from llm2llm_ray.tasks.splits import Splits
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import Example, Graded
+
+_TRIED = 3
+"""Rows of each kind: one reply may be withheld or run out of tokens by chance."""
+
+
+def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Request]]:
+    """Requests of each kind that the teacher gets, for the longest rows; a kind that the run does not ask is left out."""
+    sources = splits.dev if config.evaluation.error_source == "dev" else splits.seed
+    role = Augment(
+        task, Peers(task, splits.seed), teacher=config.teacher, settings=config.augmentation, iteration=0,
+        run_seed=config.run.seed,
+    )  # fmt: skip
+    asked = [role.request(_wrong(task, row, splits.seed), 0, 0) for row in _longest(sources)]
+    if not (config.evaluation.test and config.evaluation.teacher_on_test):
+        return [asked]
+    exam = Solve(
+        task, max_tokens=config.evaluation.max_tokens, shots=exam_shots(splits.seed),
+        merge_system=config.teacher.system_message == "merge",
+    )  # fmt: skip
+    # Of the seeds: the test rows are read at the end only.
+    return [asked, [exam.request(row.id, row.input) for row in _longest(splits.seed)]]
+
+
+def _longest(rows: Sequence[Example]) -> list[Example]:
+    return nlargest(_TRIED, rows, key=lambda row: len(row.input) + len(row.output))
+
+
+def _wrong(task: Task, row: Example, rows: Sequence[Example]) -> Graded:
+    other = next((seed.output for seed in rows if seed.output != row.output), row.output)
+    said = task.completion(other)
+    return Graded(example=row, completion=said, answer=task.answer(said), correct=False)
