@@ -1,10 +1,15 @@
-"""Sums over graded rows: proportions with their intervals, and whether two students differ on the same rows. Pure."""
+"""What accuracy is, for everything that speaks of it: sums over graded rows, their intervals, and two students on the same rows.
+
+A row is right, wrong or unanswered. Accuracy is the right ones of all rows, so a row without an answer lowers it, and is told
+as a number of its own: it is no mistake that a teacher could write rows for. Pure.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 _Z95 = 1.959963984540054
 
@@ -32,6 +37,51 @@ def proportion(hits: int, total: int) -> Proportion:
     return Proportion(hits=hits, total=total, value=p, low=max(0.0, middle - half), high=min(1.0, middle + half))
 
 
+Grade = Literal["right", "wrong", "unanswered"]
+
+
+def grade(row: Mapping[str, Any]) -> Grade:
+    """Of a row with the student's answer: `correct` says what the task's grader found, `error` why there is no answer."""
+    return "unanswered" if row["error"] else "right" if row["correct"] else "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grades:
+    """Rows counted by their grade. Example: Grades(evaluated=40, wrong=8, errors={"prompt_too_long": 2}).right == 30"""
+
+    evaluated: int
+    wrong: int
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Why a row has no answer -> how many have none for that reason."""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Grades:
+        """From the counts that the record of a round or an exam holds among others."""
+        return cls(evaluated=told["evaluated"], wrong=told["wrong"], errors=told.get("errors", {}))
+
+    @property
+    def unanswered(self) -> int:
+        return sum(self.errors.values())
+
+    @property
+    def right(self) -> int:
+        return self.evaluated - self.wrong - self.unanswered
+
+    @property
+    def accuracy(self) -> Proportion:
+        return proportion(self.right, self.evaluated)
+
+    @property
+    def nothing_wrong(self) -> bool:
+        """Whether every answer is right. Not so where there is no answer at all: then nothing is known."""
+        return self.wrong == 0 and self.right > 0
+
+
+def unanswered(told: Mapping[str, Any]) -> int:
+    """Rows without an answer, of what was told of a round or an exam. Example: unanswered({"errors": {"refused": 2}}) == 2"""
+    return sum(told.get("errors", {}).values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """Accuracy of one student minus another's on the same rows, with a 95 % interval."""
@@ -46,7 +96,7 @@ class Difference:
 
 
 def paired_difference(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> Difference:
-    """Difference of two paired proportions (row id -> correct), interval of Agresti and Min 2005 (one half added per cell).
+    """Difference of two accuracies on the same rows (row id -> right); interval of Agresti and Min 2005 (half a row per cell).
 
     Pairing matters: the rows both get right say nothing about the difference. It is the spread over test rows for these
     two students; the spread between training runs comes on top and needs more runs.

@@ -33,7 +33,7 @@ def llm2llm(
         augmented = augmenter.augment(graded.wrong())  # A^i from W^i, while E^i still flows
         grown, outcome = versions.extend(dataset, augmented)  # D^{i+1} = D^i + A^i
         yield Iteration(index=i, dataset=dataset, student=student, round=outcome, grown=grown)
-        if outcome.wrong == 0:
+        if outcome.nothing_wrong:
             return
         spent = outcome.stopped_by_budget  # what was paid for is still trained on
         dataset = grown

@@ -1,4 +1,4 @@
-"""The records that flow through the loop. Frozen, plain data; imports nothing of ours.
+"""The records that flow through the loop. Frozen, plain data; imports nothing of ours but what accuracy is.
 
 A version's Parquet rows are `Example`s with their lineage flattened into columns; everything else is kept in a run's
 `rounds/` folder so that "why was this dropped" is a column somebody can read later.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from llm2llm_ray.accuracy import Grades
 
 Origin = Literal["seed", "dev", "augmented"]
 
@@ -144,13 +146,10 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class Round(Grades):
     """What one iteration's evaluation (and augmentation) came to, read back from storage after the stream ended."""
 
-    evaluated: int
-    wrong: int
     truncated: int = 0
-    errors: Mapping[str, int] = field(default_factory=dict)
     asked: int = 0
     accepted: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)

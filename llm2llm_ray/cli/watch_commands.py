@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.cli.run_argument import RUNS, Run, find_run, run_folders
 from llm2llm_ray.cli.terminal import ago, console, duration, errors, size
 from llm2llm_ray.errors import UserError
@@ -96,7 +97,10 @@ def _accuracy(now: Standing) -> str:
     if now.accuracy is None:
         return "not yet: the test set is read at the end of the run"
     found = now.accuracy
-    return f"{found['value']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f}), last student on the test set"
+    missing = f", {count} of {found['total']} unanswered" if (count := unanswered(found)) else ""
+    return (
+        f"{found['value']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f}){missing}, last student on the test set"
+    )
 
 
 def logs(
@@ -147,8 +151,9 @@ def _fields(event: Mapping[str, Any]) -> str:
 def _iteration(event: Mapping[str, Any]) -> str:
     round_, grown = event["round"], event["grown"]
     after = f", {grown['num_rows']} rows after it" if grown else ""
+    missing = f" and {count} unanswered" if (count := unanswered(round_)) else ""
     seconds = ", ".join(f"{name} {duration(value)}" for name, value in event["seconds"].items())
     return shown(
-        f"{event['index'] + 1}: {event['dataset']['num_rows']} rows, {round_['wrong']} of {round_['evaluated']} wrong, "
+        f"{event['index'] + 1}: {event['dataset']['num_rows']} rows, {round_['wrong']} of {round_['evaluated']} wrong{missing}, "
         f"{round_['asked']} asked, {round_['accepted']} accepted{after} ({seconds})"
     )

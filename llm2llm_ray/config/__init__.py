@@ -4,13 +4,13 @@
 """
 
 from llm2llm_ray.config.cluster import ClusterConfig, Pool
-from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, RunConfig
+from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, MaxUnanswered, RunConfig
 from llm2llm_ray.config.settings import Config
 from llm2llm_ray.config.student import EngineConfig, LoraSettings, StudentConfig
 from llm2llm_ray.config.task import TaskConfig
 from llm2llm_ray.config.teacher import BudgetConfig, TeacherConfig
 
 __all__ = [
-    "AugmentationConfig", "BudgetConfig", "ClusterConfig", "Config", "EngineConfig", "EvaluationConfig", "LoraSettings", "Pool",
-    "RunConfig", "StudentConfig", "TaskConfig", "TeacherConfig",
+    "AugmentationConfig", "BudgetConfig", "ClusterConfig", "Config", "EngineConfig", "EvaluationConfig", "LoraSettings",
+    "MaxUnanswered", "Pool", "RunConfig", "StudentConfig", "TaskConfig", "TeacherConfig",
 ]  # fmt: skip

@@ -29,6 +29,16 @@ class AugmentationConfig(Section):
     """Similarity from which a new row counts as contaminated by a dev or test row."""
 
 
+class MaxUnanswered(Section):
+    """Shares of rows, 0 to 1. With more of them than this without an answer a round or an exam does not count: the run stops, and
+    the same command goes on with it. An unanswered row counts as not right."""
+
+    passing: float = Field(default=0.0, ge=0, le=1)
+    """Because nobody was reached, after all retries: a service that is away or overloaded."""
+    refused: float = Field(default=0.05, ge=0, le=1)
+    """Because this request was refused: too long, filtered, not understood."""
+
+
 class EvaluationConfig(Section):
     error_source: Literal["seed", "dev", "cross_fit"] = "seed"
     max_tokens: int = Field(default=256, ge=1)
@@ -40,12 +50,15 @@ class EvaluationConfig(Section):
     rows_per_block: int = Field(default=4, ge=1)
     """Rows per Ray Data block, at least: large blocks destroy the overlap of student and teacher. Larger sets take a 1024th of
     their rows, at most 64."""
+    max_unanswered: MaxUnanswered = MaxUnanswered()
+    """How many rows may stay without an answer: the student's, in rounds and exams, and the teacher's."""
     test: bool = True
     """Read the test set once at the end: first, last and untrained student, matched baseline."""
     teacher_on_test: bool = False
     """Score the teacher itself on the test set too (costs its tokens)."""
     matched_baseline: bool = True
-    """Train on the seeds alone for as many updates as the last student took."""
+    """Train on the seeds alone for as many updates as the last student took in all (with `student.start_from: previous` those of
+    every training)."""
     engine: Literal["resident", "per_stage"] = "resident"
     recorded_answers: str | None = None
     """Take the student's answers from this JSONL file instead of an engine: for tests of the loop and of a task."""

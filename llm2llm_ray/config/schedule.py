@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from llm2llm_ray.config import ClusterConfig, Config
 
@@ -32,6 +33,12 @@ def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
 
 def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates: int | None) -> int:
     return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
+
+
+def updates_in_all(trainings: Sequence[int], start_from: str) -> int:
+    """Updates behind the last student's weights. `trainings`: each student's own, in order. One that goes on from the student
+    before (`student.start_from: previous`) has taken that one's, too."""
+    return sum(trainings) if start_from == "previous" else trainings[-1]
 
 
 def worker_cpus(cluster: ClusterConfig, *, on_gpu: bool) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.export.facts import Facts
 from llm2llm_ray.export.licence import UNKNOWN, hub_id, licence_of, model_name, teacher_name
@@ -177,9 +178,12 @@ def _accuracy(facts: Facts) -> list[str]:
     if not exams:
         return [*lines, "Not measured: the run read no test set (yet)."]
     rows = [
-        (WHO.get(who, escaped(who)), f"{a['value']:.3f}", f"{a['low']:.3f} to {a['high']:.3f}", f"{a['hits']}/{a['total']}")
+        (
+            WHO.get(who, escaped(who)), f"{a['value']:.3f}", f"{a['low']:.3f} to {a['high']:.3f}", f"{a['hits']}/{a['total']}",
+            unanswered(a),
+        )
         for who, a in exams["accuracy"].items()
-    ]
+    ]  # fmt: skip
     last = max(int(item["index"]) for item in facts.record.iterations)
     here = {0: "first student", last: "last student"}.get(facts.index)
     return [
@@ -187,7 +191,7 @@ def _accuracy(facts: Facts) -> list[str]:
         f"On the run's test rows. This is iteration {facts.index}: "
         + (f"the {here}." if here else "between the first and the last student, and not examined itself."),
         "",
-        *table(("who", "accuracy", "95 % interval", "correct"), rows),
+        *table(("who", "accuracy", "95 % interval", "right", "unanswered"), rows),
         "",
         sentence(exams),
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.accuracy import Difference, paired_difference
+from llm2llm_ray.accuracy import Difference, grade, paired_difference, unanswered
 from llm2llm_ray.history.record import RunRecord
 
 _NAMES = {"run.name", "run.folder"}
@@ -74,7 +74,15 @@ def _lines(ours: Mapping[str, str], theirs: Mapping[str, str]) -> tuple[Line, ..
 
 def _accuracy(record: RunRecord) -> dict[str, str]:
     found = record.exams["accuracy"] if record.exams else {}
-    return {who: f"{a['value']:.3f} ({a['low']:.3f} to {a['high']:.3f}), {a['hits']}/{a['total']}" for who, a in found.items()}
+    return {
+        who: f"{a['value']:.3f} ({a['low']:.3f} to {a['high']:.3f}), {a['hits']}/{a['total']}{_unanswered(a)}"
+        for who, a in found.items()
+    }
+
+
+def _unanswered(told: Mapping[str, Any]) -> str:
+    """What follows a count, where rows have no answer. Example: ", 3 unanswered"."""
+    return f", {count} unanswered" if (count := unanswered(told)) else ""
 
 
 def _work(record: RunRecord) -> dict[str, str]:
@@ -83,7 +91,7 @@ def _work(record: RunRecord) -> dict[str, str]:
     for item in iterations:
         round_, at = item["round"], item["index"] + 1
         found[f"rows trained on, iteration {at}"] = str(item["dataset"]["num_rows"])
-        found[f"errors, iteration {at}"] = f"{round_['wrong']} of {round_['evaluated']}"
+        found[f"wrong, iteration {at}"] = f"{round_['wrong']} of {round_['evaluated']}{_unanswered(round_)}"
     rounds = [item["round"] for item in iterations]
     found["teacher asked"] = _sum(rounds, lambda round_: round_["asked"])
     found["rows accepted"] = _sum(rounds, lambda round_: round_["accepted"])
@@ -130,8 +138,8 @@ def _difference(ours: RunRecord, theirs: RunRecord) -> tuple[Difference | None, 
 
 
 def _marks(record: RunRecord) -> dict[str, bool]:
-    """Test row -> correct, of the last student. Rows go by id and text: two files may number other rows alike."""
+    """Test row -> right, of the last student. Rows go by id and text: two files may number other rows alike."""
     last = record.exams["accuracy"].get("last") if record.exams else None
     if last is None:
         return {}
-    return {f"{row['id']}\n{row['input']}": bool(row["correct"]) for row in record.round_rows(last["rows"])}
+    return {f"{row['id']}\n{row['input']}": grade(row) == "right" for row in record.round_rows(last["rows"])}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.rows import candidates_of, round_rows
 from llm2llm_ray.storage.files import Files
@@ -203,7 +204,7 @@ class RunRecord:
         for record in self.rounds():
             refused = self._refused(record)
             for row in sorted(self.round_rows(record.folder), key=lambda row: row["id"]):
-                if not row["correct"] and not row["error"]:
+                if grade(row) == "wrong":
                     yield _mistake(row, record.iteration, refused, record.commit is not None)
 
     def _refused(self, record: RoundRecord) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.config import Config
 
 WHO = {
@@ -15,7 +16,7 @@ WHO = {
     "teacher": "teacher itself",
     "first": "first student (seeds)",
     "last": "last student (LLM2LLM)",
-    "baseline": "baseline: seeds alone, as many updates as the last",
+    "baseline": "baseline: seeds alone, as many updates as the last in all",
 }
 
 
@@ -34,7 +35,8 @@ def iteration_table(report: Mapping[str, Any]) -> Table:
         "iteration",
         "rows in D^i",
         "updates",
-        "errors",
+        "wrong",
+        "unanswered",
         "asked",
         "accepted",
         "rejected",
@@ -51,6 +53,7 @@ def iteration_table(report: Mapping[str, Any]) -> Table:
             str(item["dataset"]["num_rows"]),
             str(item["student"]["metrics"].get("updates", "-")),
             f"{round_['wrong']}/{round_['evaluated']}",
+            str(unanswered(round_)),
             str(round_["asked"]),
             str(round_["accepted"]),
             rejected,
@@ -61,7 +64,7 @@ def iteration_table(report: Mapping[str, Any]) -> Table:
 
 def accuracy_table(exams: Mapping[str, Any]) -> Table:
     table = Table(title="test set, read once")
-    for name in ("who", "updates", "accuracy", "95 % interval", "correct", "truncated"):
+    for name in ("who", "updates", "accuracy", "95 % interval", "right", "unanswered", "truncated"):
         table.add_column(name, justify="left" if name == "who" else "right")
     for who, label in WHO.items():
         if who in exams["accuracy"]:
@@ -72,6 +75,7 @@ def accuracy_table(exams: Mapping[str, Any]) -> Table:
                 f"{found['value']:.3f}",
                 f"{found['low']:.3f} to {found['high']:.3f}",
                 f"{found['hits']}/{found['total']}",
+                str(unanswered(found)),
                 str(found["truncated"]),
             )
     return table
@@ -90,6 +94,7 @@ def _verdict(exams: Mapping[str, Any]) -> str:
     points, low, high = (100 * found[name] for name in ("value", "low", "high"))
     between = (
         f"{points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}) against the seeds alone at the same number of updates"
+        f"{_matched(exams)}"
     )
     verdict = {
         "better": f"It helped: {between}.",
@@ -99,9 +104,18 @@ def _verdict(exams: Mapping[str, Any]) -> str:
     return f"{verdict} One run; the spread between runs with other seeds comes on top."
 
 
+def _matched(exams: Mapping[str, Any]) -> str:
+    """By what the baseline was matched. Example: " (36, of all 3 trainings that the last student went through)"."""
+    matched = exams.get("matched")
+    if matched is None:  # a run of an earlier version
+        return ""
+    of = f", of all {matched['trainings']} trainings that the last student went through" if matched["trainings"] > 1 else ""
+    return f" ({matched['updates']}{of})"
+
+
 def render_exam(told: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"{told['model']}: {told['value']:.3f} ({told['hits']}/{told['total']}; 95 % interval "
         f"{told['low']:.3f} to {told['high']:.3f}),"
-        f" {told['truncated']} truncated. Rows: {told['rows']}"
+        f" {unanswered(told)} unanswered, {told['truncated']} truncated. Rows: {told['rows']}"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from llm2llm_ray.config import BudgetConfig, Config
-from llm2llm_ray.config.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates
+from llm2llm_ray.config.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates, updates_in_all
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Peers
 from llm2llm_ray.tasks.task import Task
@@ -156,8 +156,8 @@ class _Workload:
     lengths: Lengths
     shares: Shares
     calls: float = field(default=0, init=False)
-    updates: int = field(default=0, init=False)
-    """Of the last student."""
+    trainings: list[int] = field(default_factory=list, init=False)
+    """Updates of each student's own."""
 
     def stages(self) -> Iterator[Amount]:
         rows = float(len(self.checked.splits.seed))
@@ -166,7 +166,7 @@ class _Workload:
         spent = False
         for i in range(count):
             train = self._train(f"iteration {i}", "train", rows)
-            self.updates = train.updates
+            self.trainings.append(train.updates)
             yield train
             evaluated = rows if settings.augment_augmented else float(len(_error_rows(self.config, self.checked)))
             wanted = 0.0 if spent or i == count - 1 else evaluated * self.shares.wrong * each
@@ -221,7 +221,8 @@ class _Workload:
         if num_iterations(self.config) > 1:
             yield self._answers("test", "exam (last)", rows, measured.test_prompt, measured.answer)
         if evaluation.matched_baseline:
-            yield self._train("test", "baseline", len(self.checked.splits.seed), self.updates)
+            matched = updates_in_all(self.trainings, self.config.student.start_from)
+            yield self._train("test", "baseline", len(self.checked.splits.seed), matched)
             yield self._answers("test", "exam (baseline)", rows, measured.test_prompt, measured.answer)
         if evaluation.teacher_on_test:
             yield Amount(

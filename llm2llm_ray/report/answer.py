@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.history.summary import WHO, sentence
 from llm2llm_ray.report.wording import ABSENT, count, duration, per
@@ -62,6 +63,7 @@ class Score:
     high: float
     hits: int
     total: int
+    unanswered: int
     updates: int | None
     truncated: int
 
@@ -123,7 +125,8 @@ def scores(run: RunRecord) -> list[Score]:
     return [
         Score(
             name=label, main=who in ("last", "baseline"), value=told["value"], low=told["low"], high=told["high"],
-            hits=told["hits"], total=told["total"], updates=told.get("updates"), truncated=told["truncated"],
+            hits=told["hits"], total=told["total"], unanswered=unanswered(told),
+            updates=told.get("updates"), truncated=told["truncated"],
         )
         for who, label in WHO.items()
         if (told := accuracy.get(who))

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.history.record import RunRecord
 
 NO_ANSWER = "no answer"
+"""The student said something, and no answer was in it."""
+UNANSWERED = "unanswered"
 OTHER = "other"
 _MOST_CLASSES = 16
 """A matrix of more classes is a table of its largest cells instead."""
@@ -71,7 +74,9 @@ def confusion(run: RunRecord) -> Confusion:
     if len(classes) > _MOST_GOLDS or 2 * len(classes) > max(len(golds), 4):
         return Confusion(absent="The answers of this task are free text, so there are no classes to confuse.")
     counts = {who: _counts(found, classes) for who, found in rows.items()}
-    extra = [name for name in (OTHER, NO_ANSWER) if any(said == name for found in counts.values() for _, said in found)]
+    extra = [
+        name for name in (OTHER, NO_ANSWER, UNANSWERED) if any(said == name for found in counts.values() for _, said in found)
+    ]
     small = len(classes) <= _MOST_CLASSES
     swaps = _swaps(counts["first"], counts["last"])
     return Confusion(
@@ -97,7 +102,7 @@ def _counts(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> Counter[t
     for row in rows:
         gold, answer = row["output"], row["answer"]
         said = NO_ANSWER if answer is None else answer if answer in known and answer != gold else OTHER
-        found[gold, gold if row["correct"] else said] += 1
+        found[gold, {"right": gold, "wrong": said, "unanswered": UNANSWERED}[grade(row)]] += 1
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.accuracy import proportion
+from llm2llm_ray.accuracy import Grades
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.report.wording import per
 
@@ -25,6 +25,7 @@ class Turn:
     updates: int | None
     evaluated: int
     wrong: int
+    unanswered: int
     value: float
     low: float
     high: float
@@ -84,14 +85,15 @@ def turns(run: RunRecord) -> list[Turn]:
 def _turn(item: dict[str, Any], result: dict[str, Any] | None) -> Turn:
     """`result`: of the round's stage record."""
     round_, seconds = item["round"], item["seconds"]
-    right = round_["evaluated"] - round_["wrong"] - sum(round_["errors"].values())
-    share = proportion(right, round_["evaluated"])
+    grades = Grades.of(round_)
+    share = grades.accuracy
     return Turn(
         index=item["index"],
         rows=item["dataset"]["num_rows"],
         updates=item["student"]["metrics"].get("updates"),
-        evaluated=round_["evaluated"],
-        wrong=round_["wrong"],
+        evaluated=grades.evaluated,
+        wrong=grades.wrong,
+        unanswered=grades.unanswered,
         value=share.value,
         low=share.low,
         high=share.high,

@@ -13,7 +13,9 @@ from heapq import heappush, heappushpop
 from pathlib import PurePath
 from typing import Any
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.asking.request import AskModel, Request, merged_system, sampling_seed
+from llm2llm_ray.asking.unanswered import PASSING, reason_of
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
@@ -80,7 +82,7 @@ class Augment:
         self._iteration, self._run_seed = iteration, run_seed
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
-        if row["correct"] or row["error"]:
+        if grade(row) != "wrong":
             return {**row, **UNTOUCHED}
         mistake = graded(row)
         found: list[Candidate] = []
@@ -112,8 +114,13 @@ class Augment:
         rejected: list[dict[str, Any]],
         seen: dict[str, Any],
     ) -> list[Candidate]:
-        """One new example: attempts until a draft passes; every reply's tokens and rejections are kept."""
+        """One new example: attempts until a draft passes; every reply's tokens and rejections are kept.
+
+        `seen["teacher_error"]` is set where all attempts were refused, and where one met what passes by itself. That ends them:
+        the client has tried again already, and a run that goes on asks for this same one.
+        """
         settings, teacher = self._settings, self._teacher
+        refused, replied = "", False
         for attempt in range(settings.attempts):
             request = self.request(mistake, ordinal, attempt)
             reply = await ask(request)
@@ -121,9 +128,13 @@ class Augment:
             seen["teacher_prompt_tokens"] += reply.prompt_tokens
             seen["teacher_completion_tokens"] += reply.completion_tokens
             if reply.error:
-                seen["teacher_error"] = reply.error.partition(":")[0]
+                refused = reason_of(reply.error)
                 rejected.append(_record(Rejected(reason="teacher_error", detail=reply.error), ordinal, attempt))
+                if refused in PASSING:
+                    seen["teacher_error"] = refused
+                    return []
                 continue
+            replied = True
             lineage = Lineage(
                 seed_id=row["seed_id"] or row["id"],
                 parent_id=row["id"],
@@ -146,6 +157,8 @@ class Augment:
                     rejected.append(_record(verdict, ordinal, attempt))
             if passed:
                 return passed
+        if not replied and seen["teacher_error"] not in PASSING:  # of several new examples, what passes by itself counts
+            seen["teacher_error"] = refused
         return []
 
     def request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Lineage
@@ -37,7 +38,10 @@ def candidates_of(row: Mapping[str, Any]) -> list[Candidate]:
 
 
 def tally(files: Files, folder: str) -> dict[str, Any]:
-    """Counts, tokens and the times at which the two roles worked (Unix seconds), from what is stored."""
+    """Counts, tokens and the times at which the two roles worked (Unix seconds), from what is stored.
+
+    `asked` counts the teacher's requests, `rows_asked` the rows they were about, `teacher_errors` those of them without a reply.
+    """
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -45,16 +49,17 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
     last, first_wrong, asked = -math.inf, math.inf, array("d")
     for row in round_rows(files, folder, _TALLIED):
         counts["evaluated"] += 1
-        counts["wrong"] += not row["correct"] and not row["error"]
+        counts["wrong"] += grade(row) == "wrong"
         counts["truncated"] += bool(row["truncated"])
         counts["student_tokens"] += row["prompt_tokens"] + row["completion_tokens"]
         if row["error"]:
             errors[row["error"]] += 1
         last = max(last, row["solved_until"])
-        if not (row["correct"] or row["error"]):
+        if grade(row) == "wrong":
             first_wrong = min(first_wrong, row["solved_until"])
         if row.get("asked"):
             counts["asked"] += row["asked"]
+            counts["rows_asked"] += 1
             counts["teacher_prompt_tokens"] += row["teacher_prompt_tokens"]
             counts["teacher_completion_tokens"] += row["teacher_completion_tokens"]
             asked.append(row["asked_from"])
@@ -72,7 +77,7 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
 
 
 _COUNTS = (
-    "evaluated", "wrong", "truncated", "asked", "budget_stops",
+    "evaluated", "wrong", "truncated", "asked", "rows_asked", "budget_stops",
     "student_tokens", "teacher_prompt_tokens", "teacher_completion_tokens",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from heapq import nsmallest
 from typing import Any
 
 from llm2llm_ray.asking.request import AskModel, Request, merged_system
+from llm2llm_ray.asking.unanswered import NO_BUDGET, detail_of, reason_of
 from llm2llm_ray.config.schedule import TEACHER_SHOTS
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.tasks.task import Task
@@ -19,6 +20,7 @@ SOLVED: Mapping[str, type] = {
     "correct": bool,
     "truncated": bool,
     "error": str,
+    "error_detail": str,
     "solved_from": float,
     "solved_until": float,
     "prompt_tokens": int,
@@ -26,10 +28,8 @@ SOLVED: Mapping[str, type] = {
     "replica": str,
     "weights_sha": str,
 }
-"""Columns that solving adds; times are Unix seconds, `error` says why a row has no answer ("" normally)."""
-
-
-NO_BUDGET = "budget_exhausted"
+"""Columns that solving adds. Times are Unix seconds; `error` says why a row has no answer ("" normally), `error_detail` in the
+words of whoever refused it."""
 
 
 class Solve:
@@ -54,7 +54,8 @@ class Solve:
             "answer": self._task.answer(reply.text) if answered else None,
             "correct": answered and self._task.is_correct(row["output"], reply.text),
             "truncated": reply.finish_reason == "length",
-            "error": reply.error.partition(":")[0],
+            "error": reason_of(reply.error),
+            "error_detail": detail_of(reply.error),
             "solved_from": started,
             "solved_until": time.time(),
             "prompt_tokens": reply.prompt_tokens,

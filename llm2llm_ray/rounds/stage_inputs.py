@@ -23,8 +23,10 @@ _AS_OTHER_INPUTS = {"one_shot", "augment_augmented"}
 """Ablations: there as `per_wrong` and as the rows evaluated."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "teacher_on_test", "matched_baseline", "engine",
+    "max_unanswered",
 }  # fmt: skip
-"""Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held."""
+"""Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
+and when a stage counts."""
 _PRICES = {"price_per_million_prompt_tokens", "price_per_million_completion_tokens"}
 
 

@@ -1,7 +1,8 @@
 """The `Versions` port over storage: drains a stream once, runs the commit gates, writes D^{i+1}, and records both stages.
 
-Invariant: a stage whose record stands is not run again; a stage without one leaves nothing that a later run could take
-for a result (its folder has a new name each time). Streams come from any runtime.
+Invariant: a stage whose record stands is not run again, so one that left too many rows without an answer gets none
+(`unanswered.py`); a stage without one leaves nothing that a later run could take for a result (its folder has a new name each
+time). Streams come from any runtime.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ import pyarrow.parquet as pq
 
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
 from llm2llm_ray.augmentation.row_index import Part, open_index
-from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.protocols import AugmentedStream, GradedStream, Stream
 from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
 from llm2llm_ray.rounds.stage_inputs import committed
+from llm2llm_ray.rounds.unanswered import check_answered
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Example, Round
 
-ROUND_VERSION = 1  # raised by hand when the code of the stage gives other results for the same inputs
+ROUND_VERSION = 2  # raised by hand when the code of the stage gives other results for the same inputs
 COMMIT_VERSION = 1
 
 
@@ -45,9 +47,11 @@ class RecordedVersions:
         held_out_ids: Sequence[str],
         settings: AugmentationConfig,
         on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
+        max_unanswered: MaxUnanswered = MaxUnanswered(),  # noqa: B008  # frozen
     ) -> None:
         self._files, self._task, self._settings = files, task, settings
         self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
+        self._max_unanswered = max_unanswered
         self._held_out_ids = held_out_ids  # of the dev and test versions: other rows to keep out make another commit
         self._store = VersionStore(files)
         self._stages = StageRecords(files)
@@ -86,6 +90,7 @@ class RecordedVersions:
             folder = f"rounds/{name}-{stream.iteration:03d}-{key[:12]}-{uuid.uuid4().hex[:6]}"
             stream.drain(folder)
             result = {"folder": folder} | tally(self._files, folder)
+            check_answered(self._files, result, self._max_unanswered, _told(shown or name, stream.iteration))
             record = self._stages.record(
                 name, key, inputs=stream.inputs, result=result, started=started, ended=time.time(),
                 iteration=stream.iteration,
@@ -167,6 +172,11 @@ class RecordedVersions:
             pq.write_table(pa.Table.from_pylist(rows), sink)
             self._files.write_once(path, sink.getvalue().to_pybytes())
         return path
+
+
+def _told(stage: str, iteration: int) -> str:
+    """Example: "iteration 2, round"; exams say themselves whose they are."""
+    return stage if stage.startswith("exam") else f"iteration {iteration + 1}, {stage}"
 
 
 def _round(drained: Mapping[str, Any], committed: Mapping[str, Any]) -> Round:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.types import Iteration, Reply
 
 STAGES = ("engines", "train", "round", "commit", "exam", "baseline", "done")
@@ -46,8 +47,10 @@ class RunMetrics:
         tags = self._run | {"iteration": str(iteration.index)}
         round_ = iteration.round
         _gauge("dataset_rows", "Rows of D^i", "iteration").set(iteration.dataset.num_rows, tags)
-        right = 1 - round_.wrong / round_.evaluated if round_.evaluated else 0.0
-        _gauge("error_source_accuracy", "Share of the error source's rows answered right", "iteration").set(right, tags)
+        if round_.evaluated:
+            accuracy = round_.accuracy.value
+            _gauge("error_source_accuracy", "Share of the error source's rows answered right", "iteration").set(accuracy, tags)
+        _gauge("error_source_unanswered", "Rows of the error source without an answer", "iteration").set(round_.unanswered, tags)
         if not new:
             return
         if round_.accepted:
@@ -57,7 +60,9 @@ class RunMetrics:
 
     def examined(self, accuracy: Mapping[str, Mapping[str, Any]]) -> None:
         for who, found in accuracy.items():
-            _gauge("test_accuracy", "Accuracy on the test set", "who").set(found["value"], self._run | {"who": who})
+            tags = self._run | {"who": who}
+            _gauge("test_accuracy", "Accuracy on the test set", "who").set(found["value"], tags)
+            _gauge("test_unanswered", "Rows of the test set without an answer", "who").set(unanswered(found), tags)
 
     def replicas(self, role: str, count: int) -> None:
         _gauge("replicas", "Engine replicas asked for", "role").set(count, self._run | {"role": role})

@@ -19,7 +19,7 @@ from typing import Any
 from stream_rows import Stream, augmented, solved
 
 from llm2llm_ray.accuracy import paired_difference, proportion
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.rounds.rows import round_rows
@@ -73,7 +73,8 @@ def copied(source: Path, target: Path, root: str) -> None:
 
 
 class Writer:
-    """`written`: the teacher's texts; `held_out`: what the commit gates compare with (the run's dev and test rows)."""
+    """`written`: the teacher's texts; `held_out`: what the commit gates compare with (the run's dev and test rows).
+    `unanswered`: the last so many test rows of each exam, and the second round's second row."""
 
     def __init__(
         self,
@@ -83,16 +84,18 @@ class Writer:
         written: Sequence[str] = WRITTEN,
         held_out: Sequence[Example] = (*DEV, *TEST),
         right: Mapping[str, int] = ANSWERED_RIGHT,
+        unanswered: int = 0,
         files: Files | None = None,
     ) -> None:
         self.config = settings or config()
         self.files = files or Files(str(folder))
-        self.arguments = (self.config.model_dump_json(), tuple(written), tuple(held_out), tuple(right.items()))
+        self.arguments = (self.config.model_dump_json(), tuple(written), tuple(held_out), tuple(right.items()), unanswered)
         self.events, self.stages = Events(self.files), StageRecords(self.files)
-        self.written, self.right = written, right
+        self.written, self.right, self.unanswered = written, right, unanswered
         self.versions = RecordedVersions(
-            self.files, TASK, lambda: SEEDS, lambda: held_out, ["dev", "test"], self.config.augmentation
-        )
+            self.files, TASK, lambda: SEEDS, lambda: held_out, ["dev", "test"], self.config.augmentation,
+            max_unanswered=MaxUnanswered(refused=1.0),
+        )  # fmt: skip
 
     def write(self, until: str = "finished") -> RunRecord:
         """`until`: "started", "first training", "first iteration", "second training", or "finished"."""
@@ -139,7 +142,8 @@ class Writer:
         last = self.train(grown, "001")
         if until == "second training":
             return
-        outcome = self.versions.close(grown, Stream(self.files, [solved("s-1"), solved("s-2")], iteration=1))
+        rows = [solved("s-1"), solved("s-2", error="refused", correct=False) if self.unanswered else solved("s-2")]
+        outcome = self.versions.close(grown, Stream(self.files, rows, iteration=1))
         turns.append(self._told(Iteration(index=1, dataset=grown, student=last, round=outcome, grown=None)))
         self.train(seeds, "baseline")
         exams = self._exams()
@@ -172,7 +176,11 @@ class Writer:
         return told
 
     def exam(self, who: str, right: int) -> dict[str, Any]:
-        rows = [solved(row.id, correct=i < right, input=row.input, output=row.output) for i, row in enumerate(TEST)]
+        lost = range(len(TEST) - self.unanswered, len(TEST))
+        rows = [
+            solved(row.id, correct=i < right, error="refused" if i in lost else "", input=row.input, output=row.output)
+            for i, row in enumerate(TEST)
+        ]
         return self.versions.drained(Stream(self.files, rows, about=f"exam {who}", rows_per_file=10), "exam")
 
     def _exams(self) -> dict[str, Any]:
@@ -182,7 +190,7 @@ class Writer:
             folder = record["result"]["folder"]
             marks[who] = {row["id"]: row["correct"] for row in round_rows(self.files, folder)}
             told[who] = asdict(proportion(right, len(TEST))) | {
-                "truncated": 0, "errors": {}, "rows": folder, "seconds": 1.5, "updates": 12,
+                "truncated": 0, "errors": record["result"]["errors"], "rows": folder, "seconds": 1.5, "updates": 12,
             }  # fmt: skip
         found = {who: paired_difference(marks["last"], marks[who]) for who in ("baseline", "first")}
         return {"accuracy": told, "differences": {f"last - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}

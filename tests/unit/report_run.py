@@ -19,7 +19,7 @@ from stream_rows import Stream, solved, write_rows
 
 from llm2llm_ray.accuracy import paired_difference, proportion
 from llm2llm_ray.augmentation.commit import Candidate
-from llm2llm_ray.config import AugmentationConfig, Config
+from llm2llm_ray.config import AugmentationConfig, Config, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.rounds.rows import round_rows
@@ -57,7 +57,8 @@ _OBJECTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """`attempts`: the most texts the teacher writes for a mistake. `until`: how far the run gets."""
+    """`attempts`: the most texts the teacher writes for a mistake. `until`: how far the run gets. `unanswered`: the last so many
+    seeds and test rows never have an answer."""
 
     seeds: int = 24
     wrong: int = 10
@@ -68,6 +69,7 @@ class Shape:
     teacher: bool = True
     until: str = "finished"  # or "started", "train", "rounds", "no exams"
     free_text: bool = False
+    unanswered: int = 0
 
 
 class Clock:
@@ -116,8 +118,9 @@ class _Writer:
         self.texts = 0
         self.seeds = [self._example(f"seed-{i:04d}") for i in range(shape.seeds)]
         self.versions = RecordedVersions(
-            self.files, self.task, lambda: self.seeds, lambda: (), (), AugmentationConfig(near_duplicate=0.98)
-        )
+            self.files, self.task, lambda: self.seeds, lambda: (), (), AugmentationConfig(near_duplicate=0.98),
+            max_unanswered=MaxUnanswered(refused=1.0),
+        )  # fmt: skip
 
     def write(self) -> None:
         config = Config.model_validate(
@@ -186,6 +189,7 @@ class _Writer:
     def _round(self, index: int, *, asked: bool) -> list[dict[str, Any]]:
         wrong = set(self.random.sample(range(len(self.seeds)), max(1, int(self.shape.wrong * 0.92**index))))
         rows = self._answered(self.seeds, wrong)
+        wrong -= set(range(len(rows) - self.shape.unanswered, len(rows)))
         return [self._augmented(row, index) if asked and i in wrong else row for i, row in enumerate(rows)]
 
     def _answered(self, examples: Sequence[Example], wrong: set[int]) -> list[dict[str, Any]]:
@@ -202,7 +206,8 @@ class _Writer:
                     solved_from=begin, solved_until=slots[slot], prompt_tokens=24, completion_tokens=3,
                 )
             )  # fmt: skip
-        return rows
+        lost = {"correct": False, "error": "refused", "completion": "", "answer": None}
+        return [row | lost if i >= len(rows) - self.shape.unanswered else row for i, row in enumerate(rows)]
 
     def _mistaken(self, example: Example) -> str:
         near = LABELS[(LABELS.index(example.output) + 1) % 8] if example.output in LABELS else "8"
@@ -258,7 +263,8 @@ class _Writer:
             folder = record["result"]["folder"]
             marks[who] = {row["id"]: row["correct"] for row in round_rows(self.files, folder)}
             told[who] = asdict(proportion(sum(marks[who].values()), len(tests))) | {
-                "truncated": 0, "errors": {}, "rows": folder, "seconds": record["ended"] - record["started"],
+                "truncated": 0, "errors": record["result"]["errors"], "rows": folder,
+                "seconds": record["ended"] - record["started"],
                 "updates": 0 if who == "untrained" else turns[-1]["student"]["metrics"]["updates"],
             }  # fmt: skip
         others = [who for who in ("baseline", "first") if who in marks]

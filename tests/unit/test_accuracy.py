@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm_ray.accuracy import paired_difference, proportion
+from llm2llm_ray.accuracy import Grades, grade, paired_difference, proportion, unanswered
 
 marks = st.dictionaries(st.integers(0, 60).map(str), st.tuples(st.booleans(), st.booleans()), min_size=1)
 
@@ -66,3 +70,65 @@ def test_a_student_does_not_differ_from_itself(rows: dict[str, bool]) -> None:
 
 def test_only_rows_of_both_count() -> None:
     assert paired_difference({"a": True, "b": True}, {"a": True, "c": False}).value == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"correct": True, "error": ""}, "right"),
+        ({"correct": False, "error": ""}, "wrong"),
+        ({"correct": False, "error": "prompt_too_long"}, "unanswered"),
+    ],
+)
+def test_a_row_is_right_wrong_or_unanswered(row: dict[str, Any], expected: str) -> None:
+    assert grade(row) == expected
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "wrong", "errors", "right", "accuracy", "nothing_wrong"),
+    [
+        (40, 8, {"prompt_too_long": 2}, 30, 0.75, False),
+        (40, 0, {}, 40, 1.0, True),
+        (40, 0, {"refused": 1, "bad_request": 1}, 38, 0.95, True),
+        (40, 40, {}, 0, 0.0, False),
+        (40, 0, {"unavailable": 40}, 0, 0.0, False),
+    ],
+)
+def test_accuracy_is_the_right_rows_of_all_rows(
+    evaluated: int, wrong: int, errors: dict[str, int], right: int, accuracy: float, nothing_wrong: bool
+) -> None:
+    found = Grades.of({"evaluated": evaluated, "wrong": wrong, "errors": errors, "truncated": 3})
+    assert (found.right, found.accuracy.value, found.nothing_wrong) == (right, accuracy, nothing_wrong)
+    assert found.unanswered == unanswered({"errors": errors}) == evaluated - wrong - right
+
+
+PACKAGE = Path(__file__).parents[2] / "llm2llm_ray"
+COUNTS = {"wrong", "evaluated", "hits", "errors"}
+
+
+def arithmetic(tree: ast.AST) -> Iterator[str]:
+    """Differences and shares of counts of graded rows."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.Div | ast.FloorDiv):
+            names = {leaf.attr for leaf in ast.walk(node) if isinstance(leaf, ast.Attribute)}
+            names |= {leaf.id for leaf in ast.walk(node) if isinstance(leaf, ast.Name)}
+            names |= {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)}
+            if names & COUNTS:
+                yield ast.unparse(node)
+
+
+def test_nobody_else_computes_it() -> None:
+    assert [*arithmetic(ast.parse("1 - round_.wrong / round_.evaluated"))], "the search finds what it is for"
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "accuracy.py"]
+    assert {path.name: found for path in files if (found := [*arithmetic(ast.parse(path.read_text()))])} == {}
+
+
+def test_nobody_else_reads_what_the_grader_found() -> None:
+    """But for the record that tasks and gates are handed."""
+    reading = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == "correct"
+    }
+    assert reading == {"accuracy.py", "rounds/augmenting.py"}

@@ -149,12 +149,14 @@ class Versions:
         return DatasetVersion(id=f"D{iteration}", iteration=iteration, parent=None, parts=(), num_rows=len(rows))
 
 
-def loop(world: World, *, iterations: int | None = None, continue_training: bool = False) -> Iterator[Iteration]:
+def loop(
+    world: World, *, iterations: int | None = None, continue_training: bool = False, versions: Versions | None = None
+) -> Iterator[Iteration]:
     return llm2llm(
         trainer=Trainer(world),
         errors=Errors(world),
         augmenter=Augmenter(),
-        versions=Versions(world),
+        versions=versions or Versions(world),
         iterations=len(world.wrong) if iterations is None else iterations,
         continue_training=continue_training,
     )
@@ -213,6 +215,18 @@ def test_with_continue_training_it_starts_from_the_student_before() -> None:
     told = world("s-1", "s-1 s-2", "s-0")
     list(loop(told, continue_training=True))
     assert told.trained() == ["D0 from base", "D1 from M0", "D2 from M1"]
+
+
+def test_a_round_without_an_answer_is_not_one_without_mistakes() -> None:
+    class Away(Versions):
+        def extend(self, dataset: DatasetVersion, augmented: AugmentedStream) -> tuple[DatasetVersion, Round]:
+            grown, outcome = super().extend(dataset, augmented)
+            lost = dataset.iteration == 0
+            return grown, Round(evaluated=4, wrong=0, errors={"unavailable": 4}) if lost else outcome
+
+    told = world("", "s-1", "s-0")
+    turns = list(loop(told, versions=Away(told)))
+    assert [turn.index for turn in turns] == [0, 1, 2]
 
 
 def test_the_teacher_is_asked_while_the_student_is_still_being_evaluated() -> None:

@@ -25,7 +25,7 @@ ORDER = (
     ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor"), ("planning",), ("timing",), ("history",),
     ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
-    ("types", "errors", "fingerprint", "accuracy", "machine", "reasoning", "terminal_text"),
+    ("types",), ("errors", "fingerprint", "accuracy", "machine", "reasoning", "terminal_text"),
 )  # fmt: skip
 RUNTIME_ORDER = (
     ("driver",), ("training", "serving", "streaming"), ("models",), ("connection", "series", "doctor_probe"), ("priority",),
@@ -146,7 +146,8 @@ def test_every_room_says_what_is_in_it() -> None:
 def test_the_algorithm_knows_its_ports_and_records_only() -> None:
     assert our_imports(f"{OURS}.algorithm") <= {f"{OURS}.protocols", f"{OURS}.types"}
     assert our_imports(f"{OURS}.protocols") <= {f"{OURS}.types"}
-    for name in ("types", "config.profiles", "errors"):
+    assert our_imports(f"{OURS}.types") == {f"{OURS}.accuracy"}
+    for name in ("accuracy", "config.profiles", "errors"):
         assert our_imports(f"{OURS}.{name}") == set()
 
 

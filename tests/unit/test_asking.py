@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stream_rows import solved
@@ -133,12 +134,39 @@ def test_a_used_up_budget_keeps_what_was_found_and_asks_no_more() -> None:
     assert len(teacher.script) == 1
 
 
-def test_a_teacher_error_is_counted_and_costs_one_attempt() -> None:
-    teacher = Teacher(failed("timeout: 120 s"), said(GOOD))
+def test_a_refused_request_costs_one_attempt() -> None:
+    teacher = Teacher(failed("content_filter"), said(GOOD))
     row = ask(teacher)
-    assert row["teacher_error"] == "timeout"
-    assert row["rejected"][0]["reason"] == "teacher_error" and row["rejected"][0]["detail"] == "timeout: 120 s"
+    assert row["teacher_error"] == "", "the teacher answered in the end"
+    assert row["rejected"][0]["reason"] == "teacher_error" and row["rejected"][0]["detail"] == "content_filter"
     assert len(row["candidates"]) == 1 and row["asked"] == 2
+
+
+def test_a_row_whose_requests_were_all_refused_says_why() -> None:
+    row = ask(Teacher(failed("bad_request: HTTP 422: seed"), failed("content_filter")), attempts=2)
+    assert (row["teacher_error"], row["asked"], row["candidates"]) == ("content_filter", 2, [])
+
+
+def test_a_reply_without_a_usable_row_is_a_reply() -> None:
+    row = ask(Teacher(failed("content_filter"), said("")), attempts=2)
+    assert row["teacher_error"] == "" and row["candidates"] == []
+
+
+@pytest.mark.parametrize(
+    "before", [[], [said("")], [failed("content_filter")]], ids=["first", "after a reply", "after a refusal"]
+)
+def test_a_teacher_that_is_not_reached_ends_the_attempts_so_that_the_same_one_is_asked_later(before: list[Reply]) -> None:
+    away = failed("unavailable: HTTP 503 (tried 9 times)")
+    row = ask(Teacher(*before, away), attempts=3)
+    assert (row["teacher_error"], row["asked"], row["candidates"]) == ("unavailable", len(before) + 1, [])
+    later = Teacher(*before, said(GOOD))
+    assert len(ask(later, attempts=3)["candidates"]) == 1 and later.places[-1] == (0, len(before))
+
+
+def test_of_several_new_examples_the_one_that_was_not_reached_counts() -> None:
+    away, refused = failed("unavailable: HTTP 503"), failed("content_filter")
+    assert ask(Teacher(away, refused), per_wrong=2, attempts=1)["teacher_error"] == "unavailable"
+    assert ask(Teacher(refused, away), per_wrong=2, attempts=1)["teacher_error"] == "unavailable"
 
 
 def test_a_label_outside_the_set_in_a_chat_reply_is_a_rejection() -> None:

@@ -17,6 +17,7 @@ import pytest
 from finished_run import Writer
 
 from llm2llm_ray.cli import main, result_commands, stop_command, watch_commands
+from llm2llm_ray.errors import TemporaryFailure
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog
@@ -148,6 +149,22 @@ def test_logs_are_lines_for_people_or_the_events_themselves(call: Call, tmp_path
     assert "1: 2 rows, 2 of 2 wrong, 2 asked, 2 accepted, 4 rows after it (train 90 s" in out
     _, raw, _ = call("logs", "toy", "--json")
     assert [json.loads(line) for line in raw.splitlines()] == list(Events(Files(str(tmp_path / "runs" / "toy"))).read())
+
+
+def test_rows_without_an_answer_are_told_apart(call: Call, tmp_path: Path) -> None:
+    """Three of twenty test rows, and one of the second round's two."""
+    Writer(tmp_path / "runs" / "toy", unanswered=3).write()
+    assert "0.750 (95 % interval 0.531 to 0.888), 3 of 20 unanswered, last student" in call("status", "toy")[1]
+    assert "2: 4 rows, 0 of 2 wrong and 1 unanswered, 0 asked" in call("logs", "toy")[1]
+
+
+def test_what_passes_by_itself_has_an_exit_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: object) -> None:
+        raise TemporaryFailure("iteration 1, round: 3 of 9 rows got nothing from the teacher\x1b[2J")
+
+    monkeypatch.setattr(watch_commands, "find_run", away)
+    code, out, err = call("status", "toy")
+    assert (code, out, err) == (75, "", "stopped: iteration 1, round: 3 of 9 rows got nothing from the teacher\\u001b[2J\n")
 
 
 def test_what_others_wrote_is_not_obeyed_by_the_terminal(call: Call, tmp_path: Path) -> None:

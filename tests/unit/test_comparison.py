@@ -41,6 +41,14 @@ def test_accuracies_stand_side_by_side_with_their_intervals(toy: RunRecord, tmp_
     assert (found.last, found.shared_rows) == (None, 0)
 
 
+def test_rows_without_an_answer_are_counted_beside_the_wrong_ones(toy: RunRecord, tmp_path: Path) -> None:
+    """Of 20 test rows 15 are right and 3 unanswered, of the second round's two rows one."""
+    found = compared(Writer(tmp_path / "other", unanswered=3).write(), toy)
+    lines = {line.name: (line.ours, line.theirs) for line in (*found.accuracy, *found.work)}
+    assert lines["last"] == ("0.750 (0.531 to 0.888), 15/20, 3 unanswered", "0.750 (0.531 to 0.888), 15/20")
+    assert lines["wrong, iteration 2"] == ("0 of 2, 1 unanswered", "0 of 2")
+
+
 def test_the_last_students_are_compared_row_by_row(toy: RunRecord, tmp_path: Path) -> None:
     right = {"untrained": 2, "first": 9, "last": 5, "baseline": 12}
     found = compared(toy, Writer(tmp_path / "other", right=right).write())

@@ -106,6 +106,13 @@ def test_the_last_round_asks_nothing_and_the_baseline_takes_the_last_students_up
     assert steps["test", "baseline"].range(lambda a: a.updates) == steps["iteration 2", "train"].range(lambda a: a.updates)
 
 
+def test_a_baseline_beside_students_that_go_on_from_each_other_takes_the_updates_of_all_trainings() -> None:
+    steps = {(step.group, step.name): step for step in planned("student.start_from=previous").steps}
+    for share in (lambda step: step.expected, lambda step: step.high):
+        each = [share(steps[f"iteration {i}", "train"]).updates for i in range(3)]
+        assert share(steps["test", "baseline"]).updates == sum(each) > each[-1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "name", "value"),
     [

@@ -195,6 +195,22 @@ def test_the_confusion_counts_every_test_row_once(finished: RunRecord) -> None:
         assert sum(cell.count for cell in cells if cell.right) == matrix.hits == accuracy[who]["hits"]
 
 
+def test_rows_without_an_answer_are_told_apart_from_wrong_ones(tmp_path: Path) -> None:
+    from llm2llm_ray.report.confusion import UNANSWERED, confusion
+    from llm2llm_ray.report.turns import turns
+
+    run = write_run(tmp_path / "run", Shape(unanswered=3))
+    page = Page(render(run))
+    assert page.said("test").count(" · 3 unanswered") == 4, "each of the four students has three test rows without an answer"
+    assert "Wrong Unanswered Right" in page.said("iterations")
+    for turn, record in zip(turns(run), run.rounds(), strict=True):
+        right = sum(row["correct"] for row in run.round_rows(record.folder))
+        assert (turn.unanswered, turn.wrong, turn.value) == (3, 24 - 3 - right, right / 24)
+    found = confusion(run)
+    assert found.columns[-1] == UNANSWERED
+    assert [sum(line[-1].count for _, line in matrix.lines) for matrix in found.matrices] == [3, 3]
+
+
 def test_it_is_written_into_the_run_or_where_it_is_wanted(finished: RunRecord, tmp_path: Path) -> None:
     inside = Path(write_report(finished))
     assert inside == Path(finished.files.root) / "report.html"

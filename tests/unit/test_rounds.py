@@ -29,7 +29,7 @@ def test_counts_and_tokens(tmp_path: Path) -> None:
     )
     assert (found["evaluated"], found["wrong"], found["truncated"]) == (5, 3, 1)
     assert found["errors"] == {"prompt_too_long": 1}
-    assert (found["asked"], found["budget_stops"]) == (3, 1)
+    assert (found["asked"], found["rows_asked"], found["budget_stops"]) == (3, 2, 1)
     assert found["rejected"] == {"empty": 2, "teacher_error": 1}
     assert found["teacher_errors"] == {"timeout": 1}
     assert found["student_tokens"] == 5 * 12

@@ -8,8 +8,9 @@ from typing import Any
 from stream_rows import solved
 
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.asking.unanswered import NO_BUDGET
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.rounds.solving import NO_BUDGET, SOLVED, Solve
+from llm2llm_ray.rounds.solving import SOLVED, Solve
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 
@@ -61,6 +62,7 @@ def test_a_cut_answer_is_counted() -> None:
 def test_a_row_that_cannot_be_answered_has_a_reason_and_no_answer() -> None:
     row, _ = solve(Reply(text="", finish_reason="error", error="prompt_too_long: 900 tokens, 256 fit"))
     assert (row["error"], row["correct"], row["answer"], row["truncated"]) == ("prompt_too_long", False, None, False)
+    assert row["error_detail"] == "900 tokens, 256 fit"
 
 
 def test_worked_examples_stand_before_the_question() -> None:

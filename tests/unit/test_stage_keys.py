@@ -314,6 +314,8 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
     ("evaluation.in_flight", 3, NOTHING, {}),
     ("evaluation.rows_per_block", 9, NOTHING, {}),
+    ("evaluation.max_unanswered.passing", 0.5, NOTHING, {}),
+    ("evaluation.max_unanswered.refused", 0.5, NOTHING, {}),
     ("evaluation.test", False, NOTHING, {}),
     ("evaluation.teacher_on_test", True, NOTHING, {}),
     ("evaluation.matched_baseline", False, NOTHING, {}),

@@ -75,10 +75,32 @@ def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
     text = shown(tmp_path, report(exams=exams(30, 5)))
     row = next(line for line in text.splitlines() if "9/32" in line)
     cells = [cell.strip() for cell in row.strip("│┃ ").split("│")]
-    assert cells == ["0", "32", "20", "9/32", "11", "7", "duplicate 3, empty 1", "61.0", "12.3", "-"]
+    assert cells == ["0", "32", "20", "9/32", "0", "11", "7", "duplicate 3, empty 1", "61.0", "12.3", "-"]
     assert "last student (LLM2LLM)" in text and "130/135" in text and "0.963" in text
     assert "It helped" in text
     assert "/data/runs/demo/" in text
+
+
+def test_rows_without_an_answer_have_columns_of_their_own(tmp_path: Path) -> None:
+    told = report(exams=exams(30, 5))
+    told["iterations"][0]["round"]["errors"] = {"prompt_too_long": 1, "refused": 1}
+    told["exams"]["accuracy"]["last"]["errors"] = {"prompt_too_long": 4}
+    text = shown(tmp_path, told)
+    assert "wrong" in text and "unanswered" in text and "errors" not in text
+    for begins, count in (("9/32", "2"), ("130/135", "4")):
+        cells = [cell.strip() for line in text.splitlines() if begins in line for cell in line.strip("│┃ ").split("│")]
+        assert cells[cells.index(begins) + 1] == count
+
+
+@pytest.mark.parametrize(
+    ("trainings", "says"),
+    [
+        (1, "of updates (60)."),
+        (3, "of updates (60, of all 3 trainings that the last student went through)."),
+    ],
+)
+def test_it_says_by_what_the_baseline_was_matched(trainings: int, says: str) -> None:
+    assert says in sentence(exams(30, 5) | {"matched": {"updates": 60, "trainings": trainings}})
 
 
 def test_a_run_without_a_test_set_shows_no_accuracy(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ class Driver:
             [version.id for version in (inputs.dev, inputs.test) if version],
             parts.settings(),
             self._stage,
+            inputs.config.evaluation.max_unanswered,
         )
 
     def _stage(self, stage: str, iteration: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from llm2llm_ray.accuracy import proportion
+from llm2llm_ray.accuracy import Grades
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
@@ -54,13 +54,15 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             specs = [spec for spec in parts.engine_specs() if spec.role == "student"]
             show({"stage": "engine"})
             start_engines(specs, config.cluster, device=inputs.device, run_folder=files.root)
-            versions = RecordedVersions(files, inputs.task, lambda: (), lambda: (), (), parts.settings())
+            versions = RecordedVersions(
+                files, inputs.task, lambda: (), lambda: (), (), parts.settings(),
+                max_unanswered=config.evaluation.max_unanswered,
+            )  # fmt: skip
             assert inputs.test is not None
             show({"stage": "exam"})
             result = versions.drained(parts.graded(student, inputs.test), "exam")["result"]
-            hits = result["evaluated"] - result["wrong"] - sum(result["errors"].values())
-            found = asdict(proportion(hits, result["evaluated"]))
-            return found | {"model": model, "truncated": result["truncated"], "rows": result["folder"]}
+            told = {name: result[name] for name in ("truncated", "errors")} | {"rows": result["folder"], "model": model}
+            return asdict(Grades.of(result).accuracy) | told
         finally:
             with contextlib.suppress(RuntimeError):  # Serve was never started
                 stop_engines(config.run.name)

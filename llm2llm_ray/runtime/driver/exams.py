@@ -1,7 +1,8 @@
 """The test set, read once at the end of a run: the untrained, first and last student, the teacher, and the matched baseline.
 
-The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the last student took
-(more rows mean more updates, and more updates alone raise accuracy).
+The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the last student took in
+all: more rows mean more updates, and more updates alone raise accuracy. A student that goes on from the one before
+(`student.start_from: previous`) has taken the updates of every training before it, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from llm2llm_ray.accuracy import paired_difference, proportion
+from llm2llm_ray.accuracy import Grades, grade, paired_difference
+from llm2llm_ray.asking.unanswered import NO_BUDGET
+from llm2llm_ray.config.schedule import updates_in_all
 from llm2llm_ray.rounds.rows import round_rows
-from llm2llm_ray.rounds.solving import NO_BUDGET
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.streaming.streams import RayGraded
@@ -29,7 +31,8 @@ class Exams:
         self._told: dict[str, dict[str, Any]] = {}
 
     def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, seed_rows: Iterable[Example]) -> dict[str, Any]:
-        """Accuracies by who was examined, and the last student's difference to the baseline and to the first."""
+        """Accuracies by who was examined, the last student's difference to the baseline and to the first, and in how many
+        updates the baseline is matched."""
         inputs, config = self._parts.inputs, self._parts.config
         assert inputs.test is not None
         left_out: dict[str, str] = {}
@@ -37,11 +40,13 @@ class Exams:
         untrained = Student(path=inputs.student_model, sha=inputs.student_sha, iteration=0)
         if config.evaluation.recorded_answers is None:
             self._sit("untrained", untrained)
+        matched = _updates(iterations, config.student.start_from)
         self._sit("first", first)
         self._sit("last", last)
+        self._told["last"]["updates"] = matched["updates"]
         if config.evaluation.matched_baseline:
             self._before_training("baseline", last.iteration)
-            baseline = self._trainer.finetune_baseline(seeds, int(last.metrics["updates"]))
+            baseline = self._trainer.finetune_baseline(seeds, matched["updates"])
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
             self._examine("teacher", self._parts.teacher_exam(inputs.test, seed_rows))
@@ -52,7 +57,7 @@ class Exams:
         differences = {
             f"last - {other}": self._difference("last", other) for other in ("baseline", "first") if other in self._marks
         }
-        return {"accuracy": self._told, "differences": differences, "left_out": left_out}
+        return {"accuracy": self._told, "differences": differences, "left_out": left_out, "matched": matched}
 
     def _sit(self, who: str, student: Student) -> None:
         test = self._parts.inputs.test
@@ -62,11 +67,10 @@ class Exams:
 
     def _examine(self, who: str, stream: RayGraded) -> None:
         record = self._versions.drained(stream, "exam", shown=f"exam ({who})")
-        rows = round_rows(self._parts.files, record["result"]["folder"], ("id", "correct"))
-        marks = {row["id"]: bool(row["correct"]) for row in rows}
-        self._marks[who] = marks
+        rows = round_rows(self._parts.files, record["result"]["folder"], ("id", "correct", "error"))
+        self._marks[who] = {row["id"]: grade(row) == "right" for row in rows}
         self._told[who] = {
-            **asdict(proportion(sum(marks.values()), len(marks))),
+            **asdict(Grades.of(record["result"]).accuracy),
             "truncated": record["result"]["truncated"],
             "errors": record["result"]["errors"],
             "rows": record["result"]["folder"],
@@ -76,3 +80,9 @@ class Exams:
     def _difference(self, ours: str, theirs: str) -> dict[str, Any]:
         difference = paired_difference(self._marks[ours], self._marks[theirs])
         return asdict(difference) | {"verdict": difference.verdict}
+
+
+def _updates(iterations: Sequence[Iteration], start_from: str) -> dict[str, int]:
+    """How many updates the last student has taken in all, and in how many trainings."""
+    each = [int(iteration.student.metrics["updates"]) for iteration in iterations]
+    return {"updates": updates_in_all(each, start_from), "trainings": len(each) if start_from == "previous" else 1}

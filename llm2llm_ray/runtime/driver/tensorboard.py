@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.types import Iteration
 
 
@@ -35,12 +36,13 @@ class Board:
         values = {
             "loop/rows": found.dataset.num_rows,
             "loop/wrong": round_.wrong,
+            "loop/unanswered": round_.unanswered,
             "loop/accepted": round_.accepted,
             "loop/rejected": sum(round_.rejected.values()),
             "loop/updates": found.student.metrics.get("updates", 0),
         }
         if round_.evaluated:
-            values["loop/error_source_accuracy"] = 1 - round_.wrong / round_.evaluated
+            values["loop/error_source_accuracy"] = round_.accuracy.value
         for name, value in values.items():
             self._writer.add_scalar(name, value, found.index)
         self._writer.flush()
@@ -49,6 +51,7 @@ class Board:
         if self._writer is not None:
             for who, told in accuracy.items():
                 self._writer.add_scalar(f"test/{who}", told["value"], iteration)
+                self._writer.add_scalar(f"test_unanswered/{who}", unanswered(told), iteration)
             self._writer.flush()
 
     def close(self) -> None:

@@ -20,8 +20,9 @@ import ray
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.budget import Budget
 from llm2llm_ray.asking.request import AskModel, Request
+from llm2llm_ray.asking.unanswered import PASSING, UNAVAILABLE, is_kept, reason_of
 from llm2llm_ray.config import BudgetConfig
-from llm2llm_ray.errors import Stopping
+from llm2llm_ray.errors import Stopping, UserError
 from llm2llm_ray.runtime.environment import SERVE, values
 from llm2llm_ray.runtime.series import AskMetrics
 from llm2llm_ray.runtime.streaming.transports import Route, open_route
@@ -33,8 +34,8 @@ Role = Callable[[dict[str, Any], AskModel], Awaitable[dict[str, Any]]]
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _REPORT_EVERY_S = 0.5
 _BEGIN_S = 60.0
-_PASSING = "unavailable"
-"""Prefix of errors that say nothing about the request: the service could not be reached in time."""
+_AWAY = 8
+"""So many requests in a row that nobody was reached for, each after all its client's retries: the others are not sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,9 @@ class StreamRole:
                 self._budget.replay(Reply(**record["reply"]) for record in read_replies(files, folder))
         self._done = 0
         self._open = 0
-        self._stopping = False
+        self._not_reached = 0
+        self._ending: Exception | None = None
+        """Why nothing new is sent any more."""
         self._listener: asyncio.Task[None] | None = None
 
     async def answer(self, block: pa.Table) -> pa.Table:
@@ -111,8 +114,14 @@ class StreamRole:
             self._metrics.replayed()
             return stored
         async with self._slots:
+            if self._ending is not None:
+                await self._drained(self._ending)
             sent = time.time()
-            reply = await self._asked(request)
+            try:
+                reply = await self._asked(request)
+            except UserError as mistake:  # a service that serves nobody any more, say with a key that was revoked
+                self._ending = self._ending or mistake
+                await self._drained(mistake)
         about = {
             "sent": sent,
             "seconds": time.time() - sent,
@@ -123,13 +132,13 @@ class StreamRole:
             "attempt": request.attempt,
             "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
         }
-        if reply.error.startswith(_PASSING):
+        if reply.error and not is_kept(reply.error):
             return reply  # a resumed run asks again
         return await self._log.put(key, reply, about)
 
     async def _asked(self, request: Request) -> Reply:
-        if self._stopping:
-            await self._drained()
+        if self._not_reached >= _AWAY:
+            return Reply(text="", finish_reason="error", error=f"{UNAVAILABLE}: not sent, {_AWAY} others in a row had no answer")
         if self._budget:
             self._budget.reserve()
         self._open += 1
@@ -141,26 +150,27 @@ class StreamRole:
             raise
         finally:
             self._open -= 1
+        self._not_reached = self._not_reached + 1 if reason_of(reply.error) in PASSING else 0
         self._metrics.answered(reply)
         if self._budget:
             self._budget.spend(reply)
         return reply
 
-    async def _drained(self) -> NoReturn:
+    async def _drained(self, why: Exception) -> NoReturn:
         """Ray Data ends the whole stream at the first error, so it is raised only once nothing is in flight."""
         while self._open:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)  # the last replies' group commit
-        raise Stopping("the run is being stopped")
+        raise why
 
     async def _listen(self) -> None:
         """Tell the driver what is done, and hear from it whether to stop."""
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
             self._metrics.tell(rows=0, in_flight=self._open)
-            self._stopping = self._stopping or await self._spec.progress.advance.remote(
-                self._spec.stream, self._spec.name, self._done
-            )
+            stop = await self._spec.progress.advance.remote(self._spec.stream, self._spec.name, self._done)
+            if stop and self._ending is None:
+                self._ending = Stopping("the run is being stopped")
 
 
 class Asker:

@@ -1,0 +1,40 @@
+"""Why a request got no answer: the first word of `Reply.error`, what it means for the row, and what a person can do about it.
+
+Three kinds: what passes by itself (nobody was reached), what was refused (asking again as things are gives the same), and a
+budget that is used up, which is what was wanted.
+"""
+
+from __future__ import annotations
+
+UNAVAILABLE = "unavailable"
+PASSING = frozenset({UNAVAILABLE})
+NO_BUDGET = "budget_exhausted"
+
+_NOTHING_WRITTEN = PASSING | {"bad_request", "prompt_too_long", "refused"}
+_REMEDIES = {
+    "prompt_too_long": "raise engine.max_model_len of the model asked, or shorten the rows",
+    "refused": "change what the engine objects to",
+    "content_filter": "use a teacher without that filter, or leave such rows out",
+    "no_content": "raise the model's max_tokens: reasoning may have used them up",
+}
+
+
+def reason_of(error: str) -> str:
+    """Example: reason_of("bad_request: HTTP 422: seed is not allowed") == "bad_request"."""
+    return error.partition(":")[0]
+
+
+def detail_of(error: str) -> str:
+    """What follows the reason: the words of whoever gave it."""
+    return error.partition(":")[2].strip()
+
+
+def is_kept(error: str) -> bool:
+    """Whether a reply with this error is stored as one that was paid for. Where no model wrote anything, a run that goes on asks
+    again: what stood in the way may be gone."""
+    return reason_of(error) not in _NOTHING_WRITTEN
+
+
+def remedy(reason: str) -> str:
+    """What helps; "" where only the words of whoever refused say so."""
+    return _REMEDIES.get(reason, "")
