@@ -13,6 +13,7 @@ from collections.abc import Callable
 from llm2llm_ray.augmentation.normal_form import same_text
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.teacher_text import chat_markup
 from llm2llm_ray.types import Draft, Graded, Rejected
 
 Gate = Callable[[Draft, Graded, AugmentationConfig], Rejected | None]
@@ -21,13 +22,6 @@ _CHARACTERS_PER_WORD = 20
 """Bound for text without spaces: longer than words of any language are on average."""
 
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_ROLE_TAG = re.compile(
-    r"<\|[\w ]{1,40}\|>"  # <|im_start|>, <|endoftext|>
-    r"|</?s>|\[/?INST\]|<</?SYS>>|</?think(?:ing)?>|<(?:start|end)_of_turn>"
-    r"|^\s*#{2,}\s*(?:instruction|response|input|output|system|user|assistant)\s*:?\s*$"
-    r"|^\s*(?:assistant|human)\s*:|\A\s*user\s*:",  # further down, "User: jsmith" is what people write
-    re.IGNORECASE | re.MULTILINE,
-)
 
 _NEW = r"\b(?:new|similar|another|different|additional)\b"
 _SAMPLE = r"\b(?:(?:example|question|problem|request|text|sentence|message|sample|answer)s?|content|response)\b"
@@ -78,13 +72,10 @@ def control_characters(draft: Draft, mistake: Graded, settings: AugmentationConf
     return None
 
 
-def role_tags(draft: Draft, mistake: Graded, settings: AugmentationConfig) -> Rejected | None:
-    """Chat markup that leaked into the text. Markup that the parent row has too belongs to the task."""
-    parent = f"{mistake.example.input}\n{mistake.example.output}".lower()
-    for tag in _ROLE_TAG.findall(f"{draft.input}\n{draft.output}"):
-        if tag.strip().lower() not in parent:
-            return Rejected(reason="malformed", detail=f"role tag {tag.strip()}", text=draft.input)
-    return None
+def markup_of_chats(draft: Draft, mistake: Graded, settings: AugmentationConfig) -> Rejected | None:
+    """Chat markup that leaked into the text."""
+    tag = chat_markup(f"{draft.input}\n{draft.output}", mistake.example)
+    return Rejected(reason="malformed", detail=f"chat markup {tag}", text=draft.input) if tag else None
 
 
 def chatter(draft: Draft, mistake: Graded, settings: AugmentationConfig) -> Rejected | None:
@@ -106,7 +97,7 @@ def copied_parent(draft: Draft, mistake: Graded, settings: AugmentationConfig) -
     return None
 
 
-GATES: tuple[Gate, ...] = (empty, control_characters, role_tags, too_long, chatter, copied_parent)
+GATES: tuple[Gate, ...] = (empty, control_characters, markup_of_chats, too_long, chatter, copied_parent)
 """In this order: a row is counted under the first reason that applies."""
 
 

@@ -183,7 +183,7 @@ class CaseHold(Task):
 
     def _row(self, passage: str, holding: str, wrong: Sequence[str], mistake: Graded) -> Draft | Rejected:
         texts = [passage, holding, *wrong]
-        problem = next((found for found in map(unusable, texts) if found), None)
+        problem = next((found for text in texts if (found := unusable(text, mistake.example))), None)
         if problem:
             return reject(*problem, passage)
         if passage.count(HOLDING) != 1 or any(HOLDING in choice for choice in texts[1:]):

@@ -133,15 +133,16 @@ class Classification(Task):
         if style == "completion":
             return [
                 item if isinstance(item, Rejected) else Draft(input=item, output=mistake.example.output)
-                for item in numbered_items(reply, count=count, cut=cut)
+                for item in numbered_items(reply, mistake.example, count=count, cut=cut)
             ]
-        return [item if isinstance(item, Rejected) else self._draft(item) for item in json_items(reply, count=count, cut=cut)]
+        items = json_items(reply, count=count, cut=cut)
+        return [item if isinstance(item, Rejected) else self._draft(item, mistake.example) for item in items]
 
-    def _draft(self, item: Mapping[str, object]) -> Draft | Rejected:
+    def _draft(self, item: Mapping[str, object], parent: Example) -> Draft | Rejected:
         text, label = item.get("text"), item.get("label")
         if not isinstance(text, str) or not isinstance(label, str):
             return reject("malformed", "text and label must be strings", text if isinstance(text, str) else "")
-        problem = unusable(text)
+        problem = unusable(text, parent)
         if problem:
             return reject(*problem, text)
         for known in self.labels:

@@ -141,10 +141,10 @@ class Gsm8k(Task):
         marks = list(_QUESTION.finditer(text))
         ends = [*(mark.start() for mark in marks[1:]), len(text)]
         items = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
-        return [_item(item, cut and number == len(items)) for number, item in enumerate(items[:count], 1)]
+        return [_item(item, mistake.example, cut and number == len(items)) for number, item in enumerate(items[:count], 1)]
 
 
-def _item(text: str, cut: bool) -> Draft | Rejected:
+def _item(text: str, parent: Example, cut: bool) -> Draft | Rejected:
     """One `question Answer: steps #### n`; text after the `####` line is ignored."""
     finals = list(_FINAL.finditer(text))
     if cut and (not finals or "\n" not in text[finals[-1].end() :]):
@@ -157,7 +157,7 @@ def _item(text: str, cut: bool) -> Draft | Rejected:
     number = _PLAIN_NUMBER.fullmatch(finals[0]["number"])
     if number is None or only_number(finals[0]["number"]) is None:
         return reject("malformed", f"not one plain number: {shown(finals[0].group())}"[:120], text)
-    problem = unusable(question + steps)
+    problem = unusable(question + steps, parent)
     if problem and problem[0] == "malformed":
         return reject(*problem, text)
     if not any(char.isalpha() for char in question):

@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from llm2llm_ray.reasoning import split_reasoning
-from llm2llm_ray.types import Rejected
+from llm2llm_ray.types import Example, Rejected
 
 _MARKER = re.compile(r"^[ \t]*\d{1,3}[.)](?!\d)", re.MULTILINE)
 _LINE = re.compile(r"\S[^\r\n]*")
 _FENCE = re.compile(r"```[a-z]*[ \t]*\r?\n(?P<body>.*?)(?:\r?\n[ \t]*```)?", re.DOTALL | re.IGNORECASE)
-_ROLE_TAG = re.compile(
-    r"<\|[^<>\n]{0,40}\|>|</?(?:think|thinking|s|eos|bos|start_of_turn|end_of_turn)>|\[/?INST\]", re.IGNORECASE
+_CHAT_MARKUP = re.compile(
+    r"<\|[^<>\n]{0,40}\|>"  # <|im_start|>, <|endoftext|>
+    r"|</?(?:s|bos|eos|think(?:ing)?|start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"
+    r"|^\s*#{2,}\s*(?:instruction|response|input|output|system|user|assistant)\s*:?\s*$"
+    r"|^\s*(?:assistant|human)\s*:|\A\s*user\s*:",  # further down, "User: jsmith" is what people write
+    re.IGNORECASE | re.MULTILINE,
 )
 _CODE = re.compile(r"\{|\[\s*[\[{\"']|```")
 _PAIRS = (
@@ -33,10 +37,17 @@ def reject(reason: str, detail: str = "", text: str = "") -> Rejected:
     return Rejected(reason=reason, detail=detail, text=excerpt)
 
 
-def unusable(text: str) -> tuple[str, str] | None:
-    """(reason, detail) why `text` can be no row whatever the task is, or None."""
-    if _ROLE_TAG.search(text):
-        return "malformed", "chat role tag"
+def chat_markup(text: str, parent: Example) -> str | None:
+    """The first markup of a chat that leaked into `text`, or None. Markup that the parent row has too belongs to the task."""
+    known = f"{parent.input}\n{parent.output}".lower()
+    tags = (found.group().strip() for found in _CHAT_MARKUP.finditer(text))
+    return next((tag for tag in tags if tag.lower() not in known), None)
+
+
+def unusable(text: str, parent: Example) -> tuple[str, str] | None:
+    """(reason, detail) why `text`, written for the row `parent`, can be no row whatever the task is, or None."""
+    if tag := chat_markup(text, parent):
+        return "malformed", f"chat markup {tag}"
     if any(unicodedata.category(char) == "Cs" or (char < " " and char not in "\t\r\n") for char in text):
         return "malformed", "lone surrogate or control character"
     if not any(char.isalnum() for char in text):
@@ -56,7 +67,7 @@ def peel(text: str) -> str:
     return text
 
 
-def numbered_items(reply: str, *, count: int, cut: bool) -> list[str | Rejected]:
+def numbered_items(reply: str, parent: Example, *, count: int, cut: bool) -> list[str | Rejected]:
     """The first `count` items of a reply that continues a numbered list whose last number stands in the prompt.
 
     An item is its first line that is not blank; what follows up to the next `N.` or `N)` is chatter. With `cut`, the
@@ -76,16 +87,16 @@ def numbered_items(reply: str, *, count: int, cut: bool) -> list[str | Rejected]
         if unfinished and (line is None or line.end() == end):
             items.append(reject("truncated", "cut by max_tokens", reply[start:end].strip()))
         else:
-            items.append(_item(line.group() if line else ""))
+            items.append(_item(line.group() if line else "", parent))
     return items
 
 
-def _item(line: str) -> str | Rejected:
+def _item(line: str, parent: Example) -> str | Rejected:
     text = " ".join(line.split())
     if _CODE.match(text):
         return reject("malformed", "JSON or code where plain text was asked for", text)
     text = peel(text)
-    problem = unusable(text)
+    problem = unusable(text, parent)
     return reject(*problem, text) if problem else text
 
 

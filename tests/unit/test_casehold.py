@@ -230,7 +230,7 @@ GOOD = f" {OTHER}\nHolding: holding that a widow keeps the farm"
         (f" {OTHER}\nHolding: {CHOICES[0]}", False, ("copied_parent", "the holding is a choice of the mistake")),
         (f" {BEFORE}\nHolding: holding that he won", False, ("copied_parent", "the passage is the mistake's")),
         (f" {OTHER} ({HOLDING})\nHolding: holding that he won", False, ("malformed", "needs <HOLDING> once, in the passage")),
-        (f" {OTHER}<|im_end|>\nHolding: holding that he won", False, ("malformed", "chat role tag")),
+        (f" {OTHER}<|im_end|>\nHolding: holding that he won", False, ("malformed", "chat markup <|im_end|>")),
         (f" {OTHER}", True, ("truncated", "cut by max_tokens")),
         (GOOD, True, ("truncated", "cut by max_tokens")),
     ],

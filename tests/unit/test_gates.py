@@ -1,14 +1,19 @@
 """Each stateless gate by what it must stop and what it must let through."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.tasks.gsm8k import Gsm8k
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
+LABELS = Classification(labels=["billing", "account"])
 _SETTINGS = AugmentationConfig(max_words=12)
 _MISTAKE = Graded(
     example=Example(id="s-1", input="Where do I change my card?", output="billing"),
@@ -109,6 +114,26 @@ def test_markup_of_the_task_itself_is_not_malformed() -> None:
     mistake = Graded(example=dialogue, completion="", answer=None, correct=False)
     assert _reason("Human: who is there?", mistake=mistake) is None
     assert _reason("Human: who is there?\nAssistant: me", mistake=mistake) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("task", "parent", "style", "reply"),
+    [
+        (LABELS, ("<s>old price</s> new price", "billing"), "completion", "<s>9.99</s> 7.99"),
+        (LABELS, ("What is [INST] for?", "account"), "chat", '{"text": "Where does [INST] go?", "label": "account"}'),
+        (Gsm8k(), ("<|x|> is |x|. What is <|-2|>?", "It is 2.\n#### 2"), "chat",
+         "Question: <|x|> is |x|. And <|x|>?\nAnswer: It is 3.\n#### 3"),
+    ],
+)  # fmt: skip
+def test_what_a_row_may_hold_its_offspring_may_hold_from_reader_to_gate(
+    task: Task, parent: tuple[str, str], style: str, reply: str
+) -> None:
+    mistake = Graded(example=Example(id="s-3", input=parent[0], output=parent[1]), completion="", answer=None, correct=False)
+    (draft,) = task.parse(reply, mistake, style=style, count=1, cut=False)
+    assert isinstance(draft, Draft) and check(draft, mistake, task, _SETTINGS) is None
+    plain = Graded(example=replace(mistake.example, input="Why?"), completion="", answer=None, correct=False)
+    (rejected,) = task.parse(reply, plain, style=style, count=1, cut=False)
+    assert isinstance(rejected, Rejected) and rejected.reason == "malformed"
 
 
 @pytest.mark.parametrize(
