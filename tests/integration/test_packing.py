@@ -76,6 +76,7 @@ def packed_model(tiny_model: str) -> PreTrainedModel:
 
 
 def test_a_student_does_not_carry_the_name_of_our_attention_away(packed_model: PreTrainedModel, tmp_path: Path) -> None:
+    assert packed_model.config._attn_implementation == packed_attention.NAME
     packed_model.save_pretrained(tmp_path)
     assert packed_attention.NAME not in (tmp_path / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

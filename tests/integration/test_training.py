@@ -151,8 +151,9 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_ba
     calm = undisturbed["students"]
     assert calm[1].metrics["start_sha"] == student.metrics["start_sha"] == model_sha(tiny_model)
     assert student.sha == calm[1].sha != calm[0].sha
+    assert list(tmp_path.glob("train/*/")), "checkpoints lie elsewhere: the next lines would show nothing"
     run.trainer.close()
-    assert not list(tmp_path.glob("train/*/"))  # checkpoints are gone
+    assert not list(tmp_path.glob("train/*/"))
 
 
 def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

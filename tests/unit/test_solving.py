@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
-from stream_rows import solved
+from stream_rows import write_rows
 
 from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.unanswered import NO_BUDGET
 from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.rounds.augmenting import UNTOUCHED
+from llm2llm_ray.rounds.rows import tally
 from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.storage.files import Files
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 
@@ -72,8 +76,19 @@ def test_worked_examples_stand_before_the_question() -> None:
     assert request.prompt.stop
 
 
-def test_columns_are_those_that_rounds_are_read_by() -> None:
-    assert set(SOLVED) <= set(solved("s-1"))
+def test_what_solving_adds_is_what_a_round_counts_by(tmp_path: Path) -> None:
+    """Rows as the role itself makes them, written and read back: one right, one wrong, one cut, one without an answer."""
+    replies = [
+        Reply(text=" billing", finish_reason="stop", prompt_tokens=9, completion_tokens=2),
+        Reply(text=" account", finish_reason="stop", prompt_tokens=9, completion_tokens=1),
+        Reply(text=" the intent is", finish_reason="length", prompt_tokens=9, completion_tokens=8),
+        Reply(text="", finish_reason="error", error="prompt_too_long: 900 tokens, 256 fit"),
+    ]
+    files = Files(str(tmp_path / "run"))
+    write_rows(files, "rounds/r", [{**UNTOUCHED, **solve(reply)[0], "id": f"s-{n}"} for n, reply in enumerate(replies)])
+    found = tally(files, "rounds/r")
+    assert (found["evaluated"], found["wrong"], found["truncated"], found["student_tokens"]) == (4, 2, 1, 9 + 2 + 9 + 1 + 9 + 8)
+    assert found["errors"] == {"prompt_too_long": 1}
 
 
 def test_a_teacher_without_budget_leaves_the_row_unanswered_and_says_why() -> None:
