@@ -10,9 +10,11 @@ UNAVAILABLE = "unavailable"
 PASSING = frozenset({UNAVAILABLE})
 NO_BUDGET = "budget_exhausted"
 
-_NOTHING_WRITTEN = PASSING | {"bad_request", "prompt_too_long", "refused"}
+_ANSWERED = frozenset({"content_filter", "no_content", "no_choices"})
+"""The service did answer, and takes its price for it; there was only no text in it."""
 _REMEDIES = {
     "prompt_too_long": "raise engine.max_model_len of the model asked, or shorten the rows",
+    "chat_template": "set teacher.system_message=merge, or teacher.style=completion",
     "refused": "change what the engine objects to",
     "content_filter": "use a teacher without that filter, or leave such rows out",
     "no_content": "raise the model's max_tokens: reasoning may have used them up",
@@ -30,9 +32,9 @@ def detail_of(error: str) -> str:
 
 
 def is_kept(error: str) -> bool:
-    """Whether a reply with this error is stored as one that was paid for. Where no model wrote anything, a run that goes on asks
-    again: what stood in the way may be gone."""
-    return reason_of(error) not in _NOTHING_WRITTEN
+    """Whether a reply is stored: one that was paid for. Where no model was at work a run that goes on asks again: what stood in
+    the way may be gone."""
+    return not error or reason_of(error) in _ANSWERED
 
 
 def remedy(reason: str) -> str:

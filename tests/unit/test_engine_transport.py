@@ -16,9 +16,9 @@ _ANSWER = {"text": "yes", "finish_reason": "stop"}
 
 
 class Handle:
-    """Fails as told, call by call, and then answers."""
+    """Fails or answers as told, call by call, and then answers well."""
 
-    def __init__(self, *failures: BaseException) -> None:
+    def __init__(self, *failures: BaseException | dict[str, Any]) -> None:
         self._failures = list(failures)
         self.ids: list[str] = []
         self.ask = self
@@ -26,7 +26,10 @@ class Handle:
     async def remote(self, token_ids: list[int], sampling: dict[str, Any], request_id: str, weights: Any) -> dict[str, Any]:
         self.ids.append(request_id)
         if self._failures:
-            raise self._failures.pop(0)
+            failure = self._failures.pop(0)
+            if isinstance(failure, dict):
+                return failure
+            raise failure
         return _ANSWER
 
 
@@ -56,6 +59,20 @@ def test_what_the_world_breaks_is_asked_again_under_another_id() -> None:
     transport, retried = _transport(handle)
     assert asyncio.run(transport._send([1], {})) == _ANSWER
     assert len(set(handle.ids)) == len(failures) + 1 == len(retried) + 1
+
+
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_an_answer_that_the_engine_broke_off_is_none(finish: str) -> None:
+    handle = Handle({"text": "ye", "finish_reason": finish})
+    transport, retried = _transport(handle)
+    assert asyncio.run(transport._send([1], {})) == _ANSWER
+    assert len(set(handle.ids)) == 2 and len(retried) == 1
+
+
+def test_an_answer_that_was_cut_or_refused_is_one() -> None:
+    for answer in ({"text": "ye", "finish_reason": "length"}, {"error": "refused: no", "weights_sha": "w", "replica": "r"}):
+        transport, retried = _transport(Handle(answer))
+        assert asyncio.run(transport._send([1], {})) == answer and not retried
 
 
 def test_a_cancelled_caller_is_not_asked_for_again() -> None:

@@ -152,6 +152,8 @@ def test_both_models_are_told(files: Files) -> None:
         ("bad_request: HTTP 422", False),
         ("prompt_too_long: 900 tokens", False),
         ("refused: by the engine", False),
+        ("chat_template: no system role", False),
+        ("a reason of tomorrow", False),
     ],
 )
 def test_what_nothing_was_written_for_is_asked_again(error: str, kept: bool) -> None:

@@ -132,7 +132,7 @@ class StreamRole:
             "attempt": request.attempt,
             "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
         }
-        if reply.error and not is_kept(reply.error):
+        if not is_kept(reply.error):
             return reply  # a resumed run asks again
         return await self._log.put(key, reply, about)
 

@@ -28,6 +28,10 @@ RECOVERY_S = 900.0
 """How long a request waits for a replica to come back: longer than an engine takes to start."""
 
 
+_BROKEN_OFF = ("abort", "error")
+"""vLLM's words for a request that it did not finish: what it wrote until then is no answer."""
+
+
 class Transport(Protocol):
     async def ask(self, request: Request) -> Reply: ...
 
@@ -142,13 +146,16 @@ class EngineTransport:
         request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
         try:
             async with asyncio.timeout(RECOVERY_S):
-                return await self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
+                answer: dict[str, Any] = await self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
             raise ActorUnavailableError("the replica was stopped while it answered", None) from error
+        if answer.get("finish_reason") in _BROKEN_OFF:
+            raise ActorUnavailableError(f"the engine broke off (finish_reason {answer['finish_reason']})", None)
+        return answer
 
 
 class ServiceTransport:
