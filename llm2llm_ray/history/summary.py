@@ -16,7 +16,7 @@ WHO = {
     "teacher": "teacher itself",
     "first": "first student (seeds)",
     "last": "last student (LLM2LLM)",
-    "baseline": "baseline: seeds alone, as many updates as the last in all",
+    "baseline": "baseline: seeds alone, as many updates as the last",
 }
 
 
@@ -41,7 +41,7 @@ def iteration_table(report: Mapping[str, Any]) -> Table:
         "accepted",
         "rejected",
         "train s",
-        "evaluate+augment s",
+        "round s",
         "commit s",
     ):
         table.add_column(name, justify="left" if name == "rejected" else "right")
