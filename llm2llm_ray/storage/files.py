@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,10 +24,12 @@ from urllib.parse import urlsplit
 import pyarrow.fs as pafs
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.storage.disk import FULL, refusals
 
 SCRATCH = ".tmp"
 """Of files being written; what stands there is nobody's result."""
 _COPY_BYTES = 8 << 20
+_MORE_SPACE = "free some space there or get the right to write, and run the same command again; or set run.folder to another disk"
 
 
 class Files:
@@ -101,12 +103,18 @@ class Files:
             folder = Path(tempfile.gettempdir())
         else:
             folder = self.local_root / SCRATCH  # inside the root: hard links do not cross file systems
-            folder.mkdir(parents=True, exist_ok=True)
+            with self.refusals():
+                folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"llm2llm-{uuid.uuid4().hex}"
         try:
-            yield draft
+            with refusals(str(folder), _MORE_SPACE, FULL):
+                yield draft
         finally:
             draft.unlink(missing_ok=True)
+
+    def refusals(self) -> AbstractContextManager[None]:
+        """For writing below the root: what the disk refuses there is the user's to mend."""
+        return refusals(f"run.folder {self.root}", _MORE_SPACE)
 
     def clear_scratch(self) -> None:
         """Remove what killed writers left. Only for the holder of the run's lease, before it starts anything."""
@@ -116,7 +124,8 @@ class Files:
     def place(self, draft: Path, path: str) -> bool:
         """`write_once` for a finished file of any size made in `scratch`."""
         if self.local_root is not None:
-            _sync(draft)
+            with self.refusals():
+                _sync(draft)
             return self._hard_link(draft, self._local(path))
         if self.exists(path):
             return False
@@ -141,32 +150,36 @@ class Files:
                 target.write(data)
             return
         place = self._local(path)
-        _make_folder(place.parent)
-        with self.scratch() as draft:
-            draft.write_bytes(data)
-            _sync(draft)
-            os.replace(draft, place)
-        _sync(place.parent)
+        with self.refusals():
+            _make_folder(place.parent)
+            with self.scratch() as draft:
+                draft.write_bytes(data)
+                _sync(draft)
+                os.replace(draft, place)
+            _sync(place.parent)
 
     def open_append(self, path: str) -> io.FileIO:
         """A local file for unbuffered appending, its name durable on return. Object stores cannot append."""
         place = self._local(path)
-        _make_folder(place.parent)
-        stream = io.FileIO(place, "a")
-        _sync(place.parent)
+        with self.refusals():
+            _make_folder(place.parent)
+            stream = io.FileIO(place, "a")
+            _sync(place.parent)
         return stream
 
     def _hard_link(self, source: Path, target: Path) -> bool:
-        _make_folder(target.parent)
+        with self.refusals():
+            _make_folder(target.parent)
         try:
             os.link(source, target)
             made = True
         except FileExistsError:
             made = False
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise UserError(f"{target}: no hard link ({error.strerror}); put run.folder on another disk") from error
+            with self.refusals():
                 raise
-            raise UserError(f"{target}: no hard link ({error.strerror}); put run.folder on another disk") from error
         # Also when it stood already: whoever made it may not have reached this line yet.
         _sync(target.parent)
         return made

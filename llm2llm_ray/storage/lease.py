@@ -1,7 +1,8 @@
 """One driver per run: a kernel lock on <run>/lease, gone with its process however that ends.
 
 The text inside only says who holds it; the lock decides. On a shared file system it holds across machines where that
-supports flock (NFSv4 does). A run folder given as a URI has no such lock: there only the driver actor's name, unique in
+supports flock (NFSv4 does); one without locks is refused, for nothing else would keep two drivers from writing the same
+versions. A run folder given as a URI has no such lock: there only the driver actor's name, unique in
 its Ray cluster, keeps a second driver away, and who drives a run cannot be looked up. A child made by fork without exec
 shares the lock and would keep it.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.storage.disk import NO_LOCKS, refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +52,43 @@ def run_lease(run_folder: str) -> Iterator[None]:
         yield
         return
     folder = Path(run_folder.removeprefix("file://"))
-    folder.mkdir(parents=True, exist_ok=True)
-    # "a+": opening must not clear the holder's text. The file stays when it is released: removing it would let two
-    # processes lock two files of the same name.
-    with open(folder / "lease", "a+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"run {folder} is being driven by {_holder(stream)}; stop it or wait") from None
-        stream.truncate(0)
-        stream.write(_self().encode())
-        stream.flush()
+    with _opened(folder) as stream:
+        _lock(stream, folder)
+        with refusals(*_told(folder)):
+            stream.truncate(0)
+            stream.write(_self().encode())
+            stream.flush()
         try:
             yield
         finally:
             stream.truncate(0)
+
+
+def _opened(folder: Path) -> BinaryIO:
+    with refusals(*_told(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        # "a+": opening must not clear the holder's text. The file stays when it is released: removing it would let two
+        # processes lock two files of the same name.
+        return open(folder / "lease", "a+b")
+
+
+def _lock(stream: BinaryIO, folder: Path) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"run {folder} is being driven by {_holder(stream)}; stop it or wait") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise UserError(
+            f"run.folder {folder}: its file system has no locks ({error.strerror}), so a second driver of the same run could not "
+            "be kept away; set run.folder to a local disk, or have it mounted with locks (NFS: version 4, or local_lock=flock "
+            "where one machine drives; Lustre: -o flock)"
+        ) from None
+
+
+def _told(folder: Path) -> tuple[str, str]:
+    return f"run.folder {folder}", "set run.folder to a folder that you may write to, on a disk with space"
 
 
 def _self() -> str:

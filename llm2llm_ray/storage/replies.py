@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llm2llm_ray.errors import UserError
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Reply
 
@@ -83,8 +84,8 @@ class ReplyLog:
     async def put(self, key: str, reply: Reply, request: Mapping[str, Any]) -> Reply:
         """Store `reply` and return the one that stands, durable: an earlier one if the key had one already.
 
-        `request` (JSON: prompt_sha, sampling, row_id, ordinal, attempt) is kept beside it. Raises OSError when it could
-        not be written: the reply must not be used then, and may be put again.
+        `request` (JSON: prompt_sha, sampling, row_id, ordinal, attempt) is kept beside it. Raises UserError when the
+        disk is full, OSError when it failed: the reply must not be used then, and may be put again.
         """
         if key not in self._places:
             task = self._pending.get(key)
@@ -148,10 +149,11 @@ class ReplyLog:
         try:
             offset = stream.seek(0, io.SEEK_END)
             view = memoryview(data)
-            while view:
-                view = view[stream.write(view) :]
-            os.fsync(stream.fileno())
-        except OSError:
+            with self._files.refusals():
+                while view:
+                    view = view[stream.write(view) :]
+                os.fsync(stream.fileno())
+        except (OSError, UserError):
             # Half a line may stand at the end, and a failed fsync may have lost pages: never write behind it.
             self.close()
             raise

@@ -99,7 +99,8 @@ class Events:
             place = os.fspath(self._files.local_root / f"{_EVENTS}.jsonl")
             if _is_torn(place):
                 line = b"\n" + line
-            stream.write(line)
+            with self._files.refusals():
+                stream.write(line)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """All events in order; a line cut short by a crash is passed over."""

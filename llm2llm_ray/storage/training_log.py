@@ -38,7 +38,7 @@ class TrainingLog:
     def write(self, *, last: bool = False, **fields: Any) -> None:
         line = json.dumps({"time": round(time.time(), 3), **fields}).encode() + b"\n"
         if self._files.local_root is not None:
-            with self._files.open_append(self.path) as stream:
+            with self._files.open_append(self.path) as stream, self._files.refusals():
                 stream.write(line)
             return
         if self._lines is None:

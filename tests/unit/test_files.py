@@ -9,6 +9,8 @@ import pytest
 
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events
+from llm2llm_ray.storage.training_log import TrainingLog
 
 
 @pytest.fixture(params=["local", "pyarrow"])
@@ -112,3 +114,38 @@ def test_leftovers_of_killed_writers_are_not_listed_and_can_be_cleared(tmp_path:
     assert files.list("") == ["kept"]
     files.clear_scratch()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+FULL = "No space left on device; free some space there or get the right to write, and run the same command again"
+
+
+def test_a_full_disk_is_named_wherever_it_is_met(tmp_path: Path) -> None:
+    """/dev/full is what the kernel has for this: each write to it finds the disk full."""
+    files = Files(str(tmp_path / "run"))
+    with pytest.raises(UserError) as caught, files.scratch() as draft:
+        draft.symlink_to("/dev/full")
+        draft.write_bytes(b"rows")
+    assert str(caught.value).startswith(f"{tmp_path}/run/.tmp: {FULL}")
+    for name in ("events.jsonl", "training.jsonl"):
+        (tmp_path / "run" / name).symlink_to("/dev/full")
+    for write in (lambda: Events(files).add("started"), lambda: TrainingLog(files, "training").write(loss=1.0)):
+        with pytest.raises(UserError) as caught:
+            write()
+        assert str(caught.value).startswith(f"run.folder {tmp_path}/run: {FULL}")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    files = Files(str(tmp_path / "file"))
+    writes = (
+        lambda: files.write_once("a", b""), lambda: files.replace("a", b""), lambda: files.open_append("a"),
+        lambda: files.link("a", "b/c"),
+    )  # fmt: skip
+    for write in writes:
+        with pytest.raises(UserError, match=f"^run.folder {tmp_path}/file: (Not a directory|File exists); free some space"):
+            write()
+
+
+def test_what_is_no_matter_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Files(str(tmp_path)).scratch() as draft:
+        draft.read_bytes()

@@ -1,5 +1,7 @@
 """The run's lease: one live process at a time, free again however its holder ended."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -96,3 +98,44 @@ def test_a_lease_that_says_nothing_names_nobody(tmp_path: Path, text: str) -> No
 def test_object_stores_keep_no_lease() -> None:
     assert [lease.keeps_lease(root) for root in ("runs/a", "/runs/a", "file:///runs/a", "s3://bucket/a")] == [True] * 3 + [False]
     assert lease.holder("s3://bucket/a") is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """As an NFS without its lock service answers, or a Lustre that is mounted without flock."""
+
+    def no_locks(stream: object, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(UserError) as caught, run_lease(str(tmp_path / "run")):
+        pytest.fail("two drivers could write here")
+    assert str(caught.value).startswith(f"run.folder {tmp_path}/run: its file system has no locks ({os.strerror(code)})")
+    assert "set run.folder to a local disk, or have it mounted with locks" in str(caught.value)
+
+
+def test_what_is_wrong_with_the_lock_itself_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stream: object, operation: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Input/output error"), run_lease(str(tmp_path / "run")):
+        pass
+
+
+def test_a_place_where_no_run_can_be_kept_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "lease").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+
+    def told(folder: str) -> str:
+        with pytest.raises(UserError) as caught, run_lease(folder):
+            pytest.fail("held")
+        return str(caught.value).removesuffix("; set run.folder to a folder that you may write to, on a disk with space")
+
+    assert told(f"{tmp_path}/file/run") == f"run.folder {tmp_path}/file/run: Not a directory"
+    assert told(f"file://{tmp_path}/file") == f"run.folder {tmp_path}/file: File exists"
+    assert told(f"{tmp_path}/taken") == f"run.folder {tmp_path}/taken: Is a directory"
+    assert told(f"{tmp_path}/{'n' * 300}").endswith(": File name too long")
+    assert told(f"{tmp_path}/loop/run").endswith(": Too many levels of symbolic links")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm2llm_ray.errors import UserError
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog, read_replies
 from llm2llm_ray.types import Reply
@@ -170,7 +171,9 @@ def test_a_failed_write_is_told_to_every_caller_and_can_be_repeated(tmp_path: Pa
         return await asyncio.gather(*puts, return_exceptions=True)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert [type(outcome) for outcome in asyncio.run(go())] == [OSError, OSError]
+    outcomes = asyncio.run(go())
+    assert [type(outcome) for outcome in outcomes] == [UserError, UserError]
+    assert str(outcomes[0]).startswith(f"run.folder {tmp_path}: No space left on device; free some space there")
     assert "k1" not in log
     monkeypatch.setattr(os, "fsync", real)
     assert asyncio.run(go()) == [reply("x"), reply("x")]

@@ -7,6 +7,7 @@ remembered lies in the cache (LLM2LLM_CACHE, else ~/.cache/llm2llm_ray).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -14,11 +15,12 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.storage.disk import NO_LOCKS, refusals
 
 log = logging.getLogger(__name__)
 
@@ -70,19 +72,49 @@ def _converted(package: str) -> Path:
     target = cache_folder() / "models" / f"{package}-{source.stat().st_size}-v{CONVERTER_VERSION}"
     if target.exists():  # put there by a rename, so never half a model
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            log.info("converting %s to %s (about half a minute, once)", source.name, target)
-            from llm2llm_ray.runtime.models.gguf import convert_gguf  # it imports torch, and this module is imported everywhere
+    with _writing_cache():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(Path(f"{target}.lock")):
+            if not target.exists():
+                log.info("converting %s to %s (about half a minute, once)", source.name, target)
+                from llm2llm_ray.runtime.models.gguf import (
+                    convert_gguf,  # it imports torch, and this module is imported everywhere
+                )
 
-            scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
-            try:
-                convert_gguf(source, scratch, "float32")  # CPU training wants it, and it rounds nothing
-                scratch.rename(target)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+                try:
+                    convert_gguf(source, scratch, "float32")  # CPU training wants it, and it rounds nothing
+                    place(scratch, target)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _writing_cache() -> AbstractContextManager[None]:
+    remedy = "set LLM2LLM_CACHE to a folder that you may write to, with space"
+    return refusals(f"{cache_folder()}, where converted models and shas are kept", remedy)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One converter at a time, so that others wait instead of doing the same. Without locks two may: `place` keeps that right."""
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning("%s: a file system without locks; another run that starts now may convert the same model", path.parent)
+        yield
+
+
+def place(scratch: Path, target: Path) -> None:
+    """Whole or not at all, and whoever was first stays."""
+    try:
+        scratch.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
 
 
 def _gguf(package: str) -> Path:
@@ -109,10 +141,11 @@ def model_sha(folder: str) -> str:
     if known and known["files"] == stats:
         return str(known["sha"])
     sha = _content_sha(files)
-    sidecar.parent.mkdir(parents=True, exist_ok=True)
-    scratch = sidecar.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps({"folder": folder, "files": stats, "sha": sha}))
-    scratch.replace(sidecar)
+    with _writing_cache():
+        sidecar.parent.mkdir(parents=True, exist_ok=True)
+        scratch = sidecar.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps({"folder": folder, "files": stats, "sha": sha}))
+        scratch.replace(sidecar)
     return sha
 
 
