@@ -96,13 +96,21 @@ class TimedRun:
 
     async def _answer(self, folder: str, requests: Sequence[Sent], timed: bool) -> None:
         log = ReplyLog(self.files, f"replies/{folder}")
-        for number, request in enumerate(requests):
+
+        async def put(number: int, request: Sent) -> None:
             self._now = EPOCH + request.came
             told: dict[str, Any] = {"row_id": str(number)}
             if timed:
                 told |= {"sent": EPOCH + request.sent, "seconds": request.came - request.sent}
             reply = Reply(text="x", finish_reason="stop", prompt_tokens=request.prompt, completion_tokens=request.generated)
             await log.put(f"{folder}/{number}/{request.came}", reply, told)
+
+        puts = [put(number, request) for number, request in enumerate(requests)]
+        if timed:
+            await asyncio.gather(*puts)
+        else:  # the log's own time is all that tells when each came
+            for one in puts:
+                await one
         log.close()
 
     def round(
