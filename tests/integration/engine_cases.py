@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import torch
-from ranks import join
+from ranks import Joined, join
 
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.models.tokens import Row
 from llm2llm_ray.runtime.training.engine import Progress, prepare_process, start_engine
 from llm2llm_ray.runtime.training.student_folder import export_student
+from llm2llm_ray.runtime.training.update import NotFinite
 from llm2llm_ray.runtime.training.worker import Training, run_update
 from llm2llm_ray.storage.files import Files
 
@@ -43,10 +45,14 @@ def first_moments(engine: object) -> dict[str, torch.Tensor]:
     """Adam's first moments after one update: a tenth of the gradient, with nothing done to it."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    if engine.zero_optimization_stage() == 0:  # type: ignore[attr-defined]
-        state = engine.basic_optimizer.state  # type: ignore[attr-defined]
-        return {n: state[p]["exp_avg"].clone() for n, p in engine.module.named_parameters()}  # type: ignore[attr-defined]
     named = list(engine.module.named_parameters())  # type: ignore[attr-defined]
+    if engine.zero_optimization_stage() == 0:  # type: ignore[attr-defined]
+        state, optimizer = engine.basic_optimizer.state, engine.optimizer  # type: ignore[attr-defined]
+        masters = {p: p for _, p in named}
+        if engine.bfloat16_enabled():  # type: ignore[attr-defined]
+            pairs = zip(chain(*optimizer.fp16_groups), chain(*optimizer.fp32_groups), strict=True)
+            masters = dict(pairs)
+        return {n: state[masters[p]]["exp_avg"].clone() for n, p in named}
     return {name: safe_get_full_optimizer_state(p, "exp_avg").clone() for name, p in named}
 
 
@@ -71,6 +77,19 @@ def clipped_case(model: str, rank: int, world: int, zero: int, out: Path, **sett
         torch.save(
             {"optimizer": type(case.engine.basic_optimizer).__name__, "moments": moments}, out / f"clipped-{world}-{zero}.pt"
         )
+
+
+def diverging_case(joined: Joined, zero: int, precision: str) -> None:
+    """A finite loss, and the last rank's gradient of one weight infinite. What each rank says of it, or "went on"."""
+    case = training(joined.model, joined.rank, joined.world, 4, zero_stage=zero, precision=precision, gradient_clipping=1.0)
+    if joined.rank == joined.world - 1:
+        case.engine.module.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    said = "went on"
+    try:
+        run_update(case, list(range(7)), case.lengths)
+    except NotFinite as error:
+        said = str(error)
+    (joined.out / f"diverging-{joined.world}-{zero}-{precision}-{joined.rank}").write_text(said)
 
 
 def lora_case(model: str, rank: int, world: int, zero: int, out: Path) -> None:
@@ -99,6 +118,8 @@ def main() -> None:
         gradient_case(model, rank, world, micro, zero, out)
     for zero in {1: (0, 2), 2: (0,)}[world]:
         clipped_case(model, rank, world, zero, out)
+    for zero in {1: (0, 2), 2: (0, 1, 2, 3)}[world]:
+        diverging_case(joined, zero, "fp32")
     for zero in {1: (0, 2), 2: (3,)}[world]:
         lora_case(model, rank, world, zero, out)
     torch.distributed.destroy_process_group()

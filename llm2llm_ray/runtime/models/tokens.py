@@ -46,6 +46,8 @@ class Row:
     ids: tuple[int, ...]
     """Prompt, completion and end-of-text token."""
     n_prompt: int
+    number: int = 0
+    """Its place among the pairs that were encoded."""
 
     @property
     def n_completion(self) -> int:
@@ -63,6 +65,7 @@ def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[list[int
 
 def encode_rows(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_length: int) -> tuple[list[Row], int]:
     """The (prompt, completion) pairs that fit into `max_length` tokens, in their order, and how many do not."""
-    rows = [Row(tuple(ids), n_prompt) for ids, n_prompt in (encode(tokenizer, *pair) for pair in pairs)]
+    encoded = (encode(tokenizer, *pair) for pair in pairs)
+    rows = [Row(tuple(ids), n_prompt, number) for number, (ids, n_prompt) in enumerate(encoded)]
     kept = [row for row in rows if len(row.ids) <= max_length]
     return kept, len(rows) - len(kept)

@@ -36,8 +36,16 @@ def clips_itself(student: StudentConfig, device: Device) -> bool:
     return student.workers == 1 and zero_stage_of(student, device) == 0 and precision_of(student, device) == "fp32"
 
 
+def gradients_are_float32_themselves(student: StudentConfig, device: Device) -> bool:
+    """Whether torch has to sum bfloat16 weights' gradients in float32, because DeepSpeed has no such sums without ZeRO."""
+    return precision_of(student, device) == "bf16" and zero_stage_of(student, device) == 0
+
+
 def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, micro: int) -> dict[str, Any]:
     """DeepSpeed's config for `micro` examples per pass and worker.
+
+    Gradients are summed over passes and ranks in float32 whatever the weights are: a sum in bfloat16, which is DeepSpeed's
+    default for bfloat16 weights, loses what is below a 256th of it, so that the hundredth pass hardly counts.
 
     The worker marks the last pass of an update itself (their number varies), so `gradient_accumulation_steps` is only the
     usual number of passes; offloading allocates its accumulation buffers when it is above 1.
@@ -56,14 +64,18 @@ def deepspeed_config(student: StudentConfig, *, device: Device, workers: int, mi
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device == "gpu"}
         if stage == 3:
             zero["offload_param"] = {"device": "cpu", "pin_memory": device == "gpu"}
-    return {
+    config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": 0.0 if clips_itself(student, device) else student.gradient_clipping,
-        "bf16": {"enabled": precision_of(student, device) == "bf16"},
+        "bf16": {"enabled": precision_of(student, device) == "bf16", "immediate_grad_update": True},
+        "communication_data_type": "fp32",
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "wall_clock_breakdown": False,
         "steps_per_print": 1_000_000_000,
     }
+    if not gradients_are_float32_themselves(student, device):
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config

@@ -24,8 +24,14 @@ import torch
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.machine import Device, memory
 from llm2llm_ray.runtime import environment
-from llm2llm_ray.runtime.training.deepspeed_config import clips_itself, deepspeed_config, precision_of, zero_stage_of
-from llm2llm_ray.runtime.training.optimizer import optimizer_of
+from llm2llm_ray.runtime.training.deepspeed_config import (
+    clips_itself,
+    deepspeed_config,
+    gradients_are_float32_themselves,
+    precision_of,
+    zero_stage_of,
+)
+from llm2llm_ray.runtime.training.optimizer import ClippingAdamW, optimizer_of
 
 _OF = "-update-"
 """Between a training's name and its updates, in the name of a checkpoint's folder."""
@@ -116,6 +122,9 @@ def start_engine(start: str, student: StudentConfig, *, device: Device, workers:
     model.train()
     optimizer = optimizer_of(model, student, clips=clips_itself(student, device))
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    if gradients_are_float32_themselves(student, device):
+        for parameter in engine.module.parameters():
+            parameter.grad_dtype = torch.float32
     return engine
 
 
@@ -152,6 +161,22 @@ def _with_adapter(model: Any, student: StudentConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
+
+
+def take_step(engine: Any) -> float:
+    """Apply the gradients; returns their norm over all ranks, as it was before clipping. The same on every rank.
+
+    Not finite: the weights are worthless or, where DeepSpeed has seen it, as they were; DeepSpeed itself would go on.
+    """
+    if isinstance(engine.optimizer, ClippingAdamW):
+        engine.step()
+        return float(engine.optimizer.norm)
+    if isinstance(engine.optimizer, torch.optim.Optimizer):  # float32 without ZeRO, several workers: nobody keeps the norm
+        norm = torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+        engine.step()
+        return float(norm)
+    engine.step()
+    return float(engine.get_global_grad_norm())
 
 
 def engine_report(engine: Any) -> dict[str, Any]:

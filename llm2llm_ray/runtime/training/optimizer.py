@@ -19,12 +19,14 @@ class ClippingAdamW(torch.optim.AdamW):
     def __init__(self, groups: Any, *, max_norm: float, **settings: Any) -> None:
         super().__init__(groups, fused=True, **settings)
         self._max_norm = max_norm
+        self.norm = torch.zeros(())
+        """Of the last step's gradients before they were clipped."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         assert closure is None, "it would compute the gradients only now"
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        self.norm = norm = torch.nn.utils.get_total_norm(gradients)
         # What the fused step divides gradients by, and writes back: torch.amp's place for a loss scale; float32 has none.
         self.grad_scale = (norm + 1e-6) / self._max_norm if norm > self._max_norm else None
         return super().step()

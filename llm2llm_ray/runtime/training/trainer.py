@@ -31,7 +31,7 @@ from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Student
 
 STAGE = "train"
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
 """Raised by hand when the code comes to train other weights from the same inputs."""
 WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkpoint_every_updates", "start_from"}
 """Settings of the student that are no part of the key. Micro-batches change rounding only; `model` and `start_from` are there

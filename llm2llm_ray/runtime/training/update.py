@@ -1,11 +1,14 @@
 """One optimizer update on every rank: the rows of a global batch, cut into passes, computed, reduced and applied.
 
 Invariants: the gradient is that of the batch's mean loss per completion token, packed or padded, however many workers and passes
-it is cut into; every rank does the same number of passes.
+it is cut into; every rank does the same number of passes; and a loss or a gradient that is not finite ends the training on all
+ranks in the update that sees it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +17,14 @@ import torch
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.models.tokens import Row
 from llm2llm_ray.runtime.training import batching
-from llm2llm_ray.runtime.training.engine import Progress
+from llm2llm_ray.runtime.training.engine import Progress, take_step
 from llm2llm_ray.runtime.training.packed_attention import packs
+
+LONGEST_NAMED = 5
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient of an update is NaN or infinite: seen by every rank, and no fault of theirs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +36,8 @@ class Training:
     student: StudentConfig
     engine: Any
     rows: list[Row]
+    names: Sequence[str] = ()
+    """Of the rows given, by `Row.number`."""
     pad_id: int
     micro: int
     rank: int
@@ -44,23 +55,65 @@ def run_update(training: Training, batch: list[int], lengths: list[int]) -> tupl
     """One optimizer update; returns the mean loss over its completion tokens, its tokens, and its tokens with padding.
 
     DeepSpeed averages gradients over the ranks. A pass's loss sum times the number of ranks, over the completion tokens of
-    the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut.
+    the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut. Raises NotFinite.
     """
     engine, packed = training.engine, packs(training.engine)
-    cut, join = (batching.deal, batching.pack) if packed else (batching.split, batching.collate)
-    passes = cut(batch, lengths, workers=training.workers, micro=training.micro)
+    passes = _passes(training, batch, lengths)
     n_tokens = sum(training.rows[row].n_completion for row in batch)
     # Without ZeRO, DeepSpeed flattens all gradients, reduces them and copies them back, among one worker too.
     engine.enable_backward_allreduce = training.workers > 1 or engine.zero_optimization_stage() > 0
     total = torch.zeros((), device=training.device)
     for number, groups in enumerate(passes):
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-        part = join([training.rows[i] for i in groups[training.rank]], training.pad_id).to(training.device)
-        loss = batching.loss_sum(engine(**part.inputs, use_cache=False).logits, part.labels)
+        loss = _loss_sum(training, groups)
         engine.backward(loss * training.workers / n_tokens, scale_wrt_gas=False)
         total += loss.detach()
-    engine.step()
-    torch.distributed.all_reduce(total)
+    loss_of_batch = _finite("the loss", _over_ranks(total) / n_tokens)
+    _finite("the norm of the gradient", take_step(engine))
     tokens = sum(lengths[row] for row in batch)
     padded = sum(max(lengths[i] for i in group) * len(group) for groups in passes for group in groups if group)
-    return float(total) / n_tokens, tokens, tokens if packed else padded
+    return loss_of_batch, tokens, tokens if packed else padded
+
+
+@torch.no_grad()
+def check_weights(training: Training, batch: list[int]) -> None:
+    """Raises NotFinite unless the model as it is now has a loss on the last rows of `batch`: no later update would see it."""
+    last = _passes(training, batch, training.lengths)[-1]
+    _finite("the loss after it", _over_ranks(_loss_sum(training, last)))
+
+
+def _passes(training: Training, batch: list[int], lengths: list[int]) -> list[list[list[int]]]:
+    cut = batching.deal if packs(training.engine) else batching.split
+    return cut(batch, lengths, workers=training.workers, micro=training.micro)
+
+
+def _loss_sum(training: Training, groups: list[list[int]]) -> torch.Tensor:
+    """Of one pass, over this rank's rows."""
+    join = batching.pack if packs(training.engine) else batching.collate
+    part = join([training.rows[i] for i in groups[training.rank]], training.pad_id).to(training.device)
+    return batching.loss_sum(training.engine(**part.inputs, use_cache=False).logits, part.labels)
+
+
+def explained(what: NotFinite, training: Training, batch: list[int], rate: float) -> NotFinite:
+    """`what` with all that its user needs to know: which update, at which rate, over which rows, and what to do."""
+    update = training.progress.update + 1
+    longest = sorted((training.rows[i] for i in batch), key=lambda row: -len(row.ids))[:LONGEST_NAMED]
+    rows = ", ".join(f"{training.names[row.number]} ({len(row.ids)} tokens)" for row in longest)
+    remedy = "lower student.learning_rate, raise student.warmup_ratio, or look at these rows"
+    if update == 1:
+        remedy += "; if a rate near 0 ends in the same way, student.model itself holds weights that are not finite"
+    return NotFinite(
+        f"update {update} of {training.total}, at learning rate {rate:.3g}: {what}. Nothing is exported, and the teacher is not "
+        f"asked. The longest of its {len(batch)} rows: {rows}. What helps: {remedy}"
+    )
+
+
+def _over_ranks(value: torch.Tensor) -> float:
+    torch.distributed.all_reduce(value)
+    return float(value)
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise NotFinite(f"{name} is {value}")
+    return value

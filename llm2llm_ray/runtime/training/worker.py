@@ -36,7 +36,7 @@ from llm2llm_ray.runtime.training.engine import (
 from llm2llm_ray.runtime.training.packed_attention import use_packing
 from llm2llm_ray.runtime.training.place import remember_place
 from llm2llm_ray.runtime.training.student_folder import export_student
-from llm2llm_ray.runtime.training.update import Training, run_update
+from llm2llm_ray.runtime.training.update import NotFinite, Training, check_weights, explained, run_update
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.tasks.task import Task
@@ -63,7 +63,7 @@ class TrainJob:
     """The model to start from: a config's name for it, or an exported student's folder or URI."""
     start_sha: str
     parts: tuple[str, ...]
-    """Parquet files with the columns input and output."""
+    """Parquet files with the columns id, input and output."""
     updates: int | None
     """Optimizer updates; None: as `student` says."""
     export: str
@@ -108,6 +108,8 @@ def _trained(job: TrainJob, device: torch.device) -> dict[str, Any]:
     micro = log.micro_batch_size(min(job.student.micro_batch_size, job.student.global_batch_size))
     try:
         return _finetune(job, log, micro, device)
+    except NotFinite as error:
+        return {"user_error": str(error)}
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not _out_of_memory(error):
             raise
@@ -128,7 +130,8 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device)
     student, context = job.student, ray.train.get_context()
     start = node_local(job.start, job.start_sha) if "://" in job.start else resolve_model(job.start)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for text, answer in read_rows(job.files, job.parts)]
+    given = read_rows(job.files, job.parts)
+    pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for _, text, answer in given]
     rows, skipped = encode_rows(tokenizer, pairs, student.max_length)
     if not rows:
         return {"user_error": f"none of the {len(pairs)} training rows fits into student.max_length={student.max_length} tokens"}
@@ -140,6 +143,7 @@ def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device)
         student=student,
         engine=engine,
         rows=rows,
+        names=[name for name, _, _ in given],
         pad_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         micro=micro,
         rank=context.get_world_rank(),
@@ -189,13 +193,13 @@ def _nodes_of(workers: int) -> list[str]:
     return nodes
 
 
-def read_rows(files: Files, parts: Sequence[str]) -> list[tuple[str, str]]:
-    """(input, output) of every row, in the version's order."""
-    rows: list[tuple[str, str]] = []
+def read_rows(files: Files, parts: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(id, input, output) of every row, in the version's order."""
+    rows: list[tuple[str, str, str]] = []
     for part in parts:
         with files.open_input(part) as stream:
-            table = pq.read_table(stream, columns=["input", "output"])
-        rows += zip(table["input"].to_pylist(), table["output"].to_pylist(), strict=True)
+            table = pq.read_table(stream, columns=["id", "input", "output"])
+        rows += zip(*(table[name].to_pylist() for name in ("id", "input", "output")), strict=True)
     return rows
 
 
@@ -216,7 +220,12 @@ def _train(training: Training, log: TrainingLog) -> None:
         )
         for group in training.engine.optimizer.param_groups:
             group["lr"] = rate
-        loss, tokens, padded = run_update(training, batch, lengths)
+        try:
+            loss, tokens, padded = run_update(training, batch, lengths)
+            if done.update + 1 == training.total:
+                check_weights(training, batch)
+        except NotFinite as what:
+            raise explained(what, training, batch, rate) from None
         seconds = time.monotonic() - began
         done.update += 1
         done.tokens, done.padded, done.seconds = done.tokens + tokens, done.padded + padded, done.seconds + seconds
