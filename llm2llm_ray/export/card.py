@@ -16,6 +16,10 @@ from llm2llm_ray.history.summary import WHO, sentence
 from llm2llm_ray.types import Example
 
 PAPER = "[Lee et al., ACL Findings 2024](https://arxiv.org/abs/2403.15042)"
+READ_BY = (
+    "Written with transformers 5. Tokenizer and positions are also named as transformers 4 reads them; that was tried with a "
+    "Llama and 4.57."
+)
 COLUMNS = {
     "id": "of the row",
     "input": "the text of the task, without the prompt around it",
@@ -97,6 +101,7 @@ def student_card(facts: Facts) -> str:
         'tokenizer = AutoTokenizer.from_pretrained("FOLDER")  # this folder',
         'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
         "```",
+        "", READ_BY,
         *_made_by(facts),
         *_licence(facts, f"The model that training began with ({escaped(model_name(base))})", licence_of(base) or UNKNOWN),
         *_accuracy(facts),

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from llm2llm_ray.config import Config, EngineConfig, Pool
+from llm2llm_ray.config import Config, EngineConfig, Pool, StudentConfig
 from llm2llm_ray.config.schedule import num_iterations, worker_cpus
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.model_size import parameters
@@ -221,19 +221,24 @@ def _where(config: Config, pool: Pool) -> str:
 
 def disk(config: Config, device: str | None, *, answers: float, updates: int) -> Disk:
     """Space for the students (all are kept), one checkpoint and the next one beside it, and rows and replies."""
-    count, student = parameters(config.student.model), config.student
-    bf16 = student.precision == "bf16" or (student.precision == "auto" and device == "gpu")
-    width = _BFLOAT16 if bf16 else _FLOAT32
+    count = parameters(config.student.model)
+    student, checkpoints = (None, None) if count is None else training_gib(config.student, device, count, updates)
     trained = num_iterations(config) + (config.evaluation.test and config.evaluation.matched_baseline)
-    every = student.checkpoint_every_updates
-    kept = 2 if (every is None or every < updates) and student.method == "full" else 0
     here = "://" not in config.run.folder
     return Disk(
-        students_gib=None if count is None else trained * count * width / 2**30,
-        checkpoints_gib=None if count is None else kept * count * _CHECKPOINT[width] / 2**30,
+        students_gib=None if student is None else trained * student,
+        checkpoints_gib=checkpoints,
         rows_gib=answers * _BYTES_PER_ANSWER / 2**30,
         free_gib=free_gib(config.run.folder) if here else None,
     )
+
+
+def training_gib(student: StudentConfig, device: str | None, parameters: int, updates: int | None) -> tuple[float, float]:
+    """What one training leaves, and what its checkpoints take meanwhile. `updates` None: more than any interval."""
+    bf16 = student.precision == "bf16" or (student.precision == "auto" and device == "gpu")
+    width, every = _BFLOAT16 if bf16 else _FLOAT32, student.checkpoint_every_updates
+    kept = 2 if (every is None or updates is None or every < updates) and student.method == "full" else 0
+    return parameters * width / 2**30, kept * parameters * _CHECKPOINT[width] / 2**30
 
 
 def _money(config: Config, steps: Sequence[Step]) -> Range | None:

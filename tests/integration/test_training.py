@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -68,6 +69,18 @@ class Run:
         return [line["update"] for line in self.lines if "event" not in line]
 
 
+GENERATION = {"do_sample": False, "temperature": 0.9, "eos_token_id": 2, "pad_token_id": 3}
+"""transformers reads it and refuses to write it: a temperature that nothing is sampled with."""
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("base") / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
+    return str(folder)
+
+
 ZERO3: dict[str, Any] = {
     "workers": 2,
     "zero_stage": 3,
@@ -121,6 +134,7 @@ def test_the_student_loads_in_transformers(undisturbed: dict[str, Any]) -> None:
     answer = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :])
     assert answer.split() == [answer.strip()] and answer.endswith("<|im_end|>")  # one word and the end, as it was taught
     assert answer.removesuffix("<|im_end|>").strip() in {"billing", "shipping", "login"}
+    assert json.loads((Path(student.path) / "generation_config.json").read_text()) == GENERATION
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<|im_start|>")
 
 
@@ -249,3 +263,15 @@ def test_what_cannot_be_trained_is_the_users_business(ray_cluster: str, tiny_mod
         run.trainer.finetune_baseline(given, 1)  # no update follows that would see it
     assert not list(tmp_path.glob("students/*")) and not list(tmp_path.glob("stages/*"))
     run.trainer.close()
+
+
+def test_a_disk_too_small_for_the_student_is_told_before_it_is_trained(ray_cluster: str, tmp_path: Path) -> None:
+    """Weights of 40 TB by the header of their file, which is all that there is of them."""
+    model = tmp_path / "model"
+    model.mkdir()
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10_000_000, 1_000_000], "data_offsets": [0, 0]}}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (model / "config.json").write_text("{}")
+    run = Run(tmp_path / "run", str(model))
+    with pytest.raises(UserError, match=rf"GiB are free in {tmp_path}/run, .* needs 260770.3 GiB there for the student"):
+        run.trainer.finetune(run.version(rows(0, 8)), None)

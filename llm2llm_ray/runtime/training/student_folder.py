@@ -1,7 +1,7 @@
 """A trained engine as a plain Hugging Face folder that transformers and vLLM load: merged weights, tokenizer, config.
 
-Invariant: a folder that has `_student.json` is complete; that file is there from the rename on, or is uploaded last. Weights
-keep the precision they were trained in.
+Invariants: a folder that has `_student.json` is complete; that file is there from the rename on, or is uploaded last. Weights
+keep the precision they were trained in. All but weights and config is as it was where training started (beside_weights.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from pyarrow import fs
 
 from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.runtime.training.beside_weights import keep_generation_config, keep_tokenizer, say_what_transformers_4_reads
 from llm2llm_ray.storage.files import Files
 
 MARKER = "_student.json"
@@ -64,8 +65,10 @@ def _write(
         if lora:
             _write_merged(module, weights, start, scratch)
         else:
-            module.save_pretrained(scratch, state_dict=weights)
-        tokenizer.save_pretrained(scratch)
+            _save(module, scratch, state_dict=weights)
+        keep_generation_config(Path(start), scratch)
+        keep_tokenizer(Path(start), scratch, tokenizer)
+        say_what_transformers_4_reads(scratch)
         if place is not None:
             (scratch / MARKER).write_text(json.dumps(metrics, indent=1))
             _open_to_all(scratch)
@@ -99,4 +102,12 @@ def _write_merged(module: Any, weights: dict[str, torch.Tensor], start: str, fol
     module.save_pretrained(folder / ADAPTER, state_dict=weights)
     base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     merged = PeftModel.from_pretrained(base, str(folder / ADAPTER)).merge_and_unload()
-    merged.to(next(iter(weights.values())).dtype).save_pretrained(folder)
+    _save(merged.to(next(iter(weights.values())).dtype), folder)
+
+
+def _save(model: Any, folder: Path, **how: Any) -> None:
+    """Weights and config. Without the model's generation settings: transformers reads ones that it refuses to write."""
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig()
+    model.save_pretrained(folder, **how)

@@ -16,7 +16,9 @@ from typing import Any
 
 from llm2llm_ray.config import Config, StudentConfig
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.machine import Device
+from llm2llm_ray.machine import Device, free_gib
+from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.plan import training_gib
 from llm2llm_ray.runtime.connection import device_of
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.node_copy import node_local
@@ -105,7 +107,10 @@ class RayTrainer:
             told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
             self._events.add("stage_started", **told)
             job = self._job(dataset, start_name, start_sha, name, updates)
-            metrics = exported(self._files, job.export) or self._train(job, name)
+            metrics = exported(self._files, job.export)
+            if metrics is None:
+                self._check_space()
+                metrics = self._train(job, name)
             path = self._files.absolute(job.export)
             sha = model_sha(node_local(path, key))
             result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
@@ -137,6 +142,20 @@ class RayTrainer:
             log=f"{STAGE}/{name}",
             submitted=time.time(),
         )
+
+    def _check_space(self) -> None:
+        """A training that finds the disk full when it is over is lost."""
+        count = parameters(self._base_model)
+        if self._files.local_root is None or count is None:
+            return
+        student = self._config.student
+        need = sum(training_gib(student, self._device, count, student.updates))
+        if (free := free_gib(self._files.root)) < need:
+            raise UserError(
+                f"run.folder: {free:.1f} GiB are free in {self._files.root}, and a training of student.model="
+                f"{student.model} needs {need:.1f} GiB there for the student and its checkpoints; make room (`llm2llm gc` "
+                "removes students that no report needs) and run the same command again, or choose another run.folder"
+            )
 
     def _train(self, job: TrainJob, name: str) -> dict[str, Any]:
         with self._watched(TrainingLog(self._files, job.log)):
