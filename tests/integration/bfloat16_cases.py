@@ -10,8 +10,8 @@ from llm2llm_ray.runtime.models.tokens import Row
 from llm2llm_ray.runtime.training.worker import run_update
 
 STAGES = (0, 1, 2, 3)
-ALIKE = [Row(tuple(range(5, 13)), 3)] * 256
-"""128 rows for each of two ranks: what each pass adds is a 128th of the sum in the end, and a bfloat16 has 8 bits."""
+ALIKE = [Row(tuple(range(5, 13)), 3)] * 128
+"""64 rows for each of two ranks: what each pass adds is a 64th of the sum in the end, and a bfloat16 has 8 bits."""
 ONE_EACH = [Row(tuple(range(5, 25)), 2), Row(tuple(range(40, 57)), 2)]
 
 
