@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from llm2llm_ray.cli.terminal import console, errors
+from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
+from llm2llm_ray.machine import this_machine
+from llm2llm_ray.planning.memory import memory_warning
 from llm2llm_ray.planning.plan import plan
 from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.preflight import check
+from llm2llm_ray.terminal_text import shown
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run (see jobs/).")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.field=value; may be given again.")]
@@ -28,6 +32,7 @@ def run(
     """
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
+    _warn(resolved)
     if dry_run:
         render_plan(plan(resolved, checked), console(markup=False))
         return
@@ -51,6 +56,7 @@ def evaluate(
     """Read the test set with one model: a folder under <run>/students, or any other."""
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
+    _warn(resolved, exam_only=True)
     from llm2llm_ray.history.progress import Progress
     from llm2llm_ray.history.summary import render_exam
     from llm2llm_ray.runtime.driver.evaluate import examine
@@ -58,3 +64,8 @@ def evaluate(
     with Progress(resolved) as progress:
         told = examine(resolved, checked, model, progress.show)
     render_exam(told, console())
+
+
+def _warn(config: Config, *, exam_only: bool = False) -> None:
+    if told := memory_warning(config, this_machine(), exam_only=exam_only):
+        errors.print(f"warning: {shown(told)}", soft_wrap=True)

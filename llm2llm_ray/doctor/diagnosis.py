@@ -31,7 +31,7 @@ from llm2llm_ray.machine import Machine, free_gib, this_machine
 PROBE = "llm2llm_ray.runtime.doctor_probe"
 _PROBE_S = 180
 _PYTHON = (3, 11)
-_LEAST_MEMORY_GIB = 6
+_LEAST_MEMORY_GIB = 8
 """For the demo, the smallest run there is."""
 _LEAST_SHM_GIB, _GOOD_SHM_GIB = 0.25, 2
 """Docker gives 0.06 (64 MB) unless told otherwise; Ray's object store lies there and moves to the disk when it does not fit."""

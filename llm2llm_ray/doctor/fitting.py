@@ -1,7 +1,4 @@
-"""Whether one config fits this machine: models and keys at hand, what would run where, memory, disk. Arithmetic, no Ray.
-
-Memory is a lower bound by counting weights, gradients, Adam's moments and caches; activations come on top.
-"""
+"""Whether one config fits this machine: models and keys at hand, what would run where, memory, disk. Arithmetic, no Ray."""
 
 from __future__ import annotations
 
@@ -18,12 +15,8 @@ from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Machine
-from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.memory import holders, least_memory
 from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
-
-_TRAINING_BYTES = 16
-"""Per parameter in float32: weights, gradients and Adam's two moments, over all workers together."""
-_ENGINE_BYTES = {True: 2, False: 4}
 
 
 def fitting(config: Config, machine: Machine) -> Iterator[Finding]:
@@ -108,24 +101,6 @@ def _reserved(wanted: list[Resource], what: Literal["cpus", "gpus"]) -> float:
     return round(sum(item.count * (item.gpus if what == "gpus" else item.cpus) for item in wanted), 6)
 
 
-def least_memory(config: Config, *, bf16: bool) -> float | None:
-    """GiB that training and the engines need together at the least, all on this machine; None for models of unknown size."""
-    found = 0.0
-    student = parameters(config.student.model)
-    if student is None:
-        return None
-    if config.student.method == "full":
-        found += student * _TRAINING_BYTES
-    if config.evaluation.recorded_answers is None:
-        found += config.student.engine.replicas * (student * _ENGINE_BYTES[bf16] + config.student.engine.kv_cache_gib * 2**30)
-    if config.teacher.kind == "serve":
-        teacher = parameters(config.teacher.model)
-        if teacher is None:
-            return None
-        found += config.teacher.engine.replicas * (teacher * _ENGINE_BYTES[bf16] + config.teacher.engine.kv_cache_gib * 2**30)
-    return found / 2**30
-
-
 def _memory(config: Config, machine: Machine) -> Iterator[Finding]:
     need = least_memory(config, bf16=machine.bf16)
     if need is None:
@@ -133,17 +108,17 @@ def _memory(config: Config, machine: Machine) -> Iterator[Finding]:
     elif need > machine.memory_gib:
         yield mend(
             "memory",
-            f"weights, gradients, Adam and caches alone need {need:.1f} GiB, and this machine has {machine.memory_gib:.1f}",
+            f"models, Adam, caches and libraries need {need:.1f} GiB, and this machine has {machine.memory_gib:.1f}",
             "a smaller student.model or teacher.model, or less engine.kv_cache_gib",
         )
     elif need > machine.available_gib:
         yield note(
             "memory",
-            f"weights, gradients, Adam and caches alone need {need:.1f} GiB, and {machine.available_gib:.1f} are free now",
-            "end what else uses memory (ps aux --sort=-rss | head)",
+            f"models, Adam, caches and libraries need {need:.1f} GiB, and {machine.available_gib:.1f} are free now",
+            f"end what else uses memory: {holders()}",
         )
     else:
-        yield ok("memory", f"weights, gradients, Adam and caches need {need:.1f} GiB; {machine.available_gib:.1f} are free now")
+        yield ok("memory", f"models, Adam, caches and libraries need {need:.1f} GiB; {machine.available_gib:.1f} are free now")
 
 
 def _disk(config: Config, device: str | None) -> Iterator[Finding]:

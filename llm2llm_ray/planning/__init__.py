@@ -1,1 +1,1 @@
-"""What a run will take, before it starts: updates, calls, tokens, seconds, disk. No Ray, no torch."""
+"""What a run will take, before it starts: updates, calls, tokens, seconds, disk, memory. No Ray, no torch."""

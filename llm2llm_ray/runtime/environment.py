@@ -48,6 +48,13 @@ OUR_RAY = (
         "integration/test_loop.py::test_the_loop_with_both_engines_after_an_unclean_death",
     ),
     Variable(
+        "RAY_memory_monitor_refresh_ms",
+        "0",
+        "above 95 % of the machine's memory, whoever holds it, Ray kills its newest workers, which are the small ones around the "
+        "models; left to the kernel, which ends nothing while memory lasts, and then what frees most (`priority.at_start`)",
+        "integration/test_loop.py::test_the_loop_with_both_engines_after_an_unclean_death",
+    ),
+    Variable(
         "RAY_prestart_worker_first_driver",
         "0",
         "workers started ahead have not our environment, and so never get work",

@@ -147,7 +147,7 @@ class Writer:
         turns.append(self._told(Iteration(index=1, dataset=grown, student=last, round=outcome, grown=None)))
         self.train(seeds, "baseline")
         exams = self._exams()
-        report = {"run": self.config.run.name, "engine_seconds": 61.0, "iterations": turns, "exams": exams, "evidence": {}}
+        report = {"run": self.config.run.name, "engine_seconds": 61.0, "iterations": turns, "exams": exams}
         self.files.replace("report.json", json.dumps(report).encode())
         self.events.add("finished")
 

@@ -25,7 +25,7 @@ ORDER = (
     ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor"), ("planning",), ("timing",), ("history",),
     ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
-    ("types",), ("errors", "fingerprint", "accuracy", "machine", "reasoning", "terminal_text"),
+    ("types",), ("errors", "fingerprint", "accuracy", "machine", "programs", "reasoning", "terminal_text"),
 )  # fmt: skip
 RUNTIME_ORDER = (
     ("driver",), ("training", "serving", "streaming"), ("models",), ("connection", "series", "doctor_probe"), ("priority",),

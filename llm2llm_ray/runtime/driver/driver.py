@@ -25,8 +25,9 @@ from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.driver.tensorboard import Board
+from llm2llm_ray.runtime.priority import stands
 from llm2llm_ray.runtime.series import RunMetrics
-from llm2llm_ray.runtime.serving.engines import rest_engines
+from llm2llm_ray.runtime.serving.engines import import_engines, rest_engines
 from llm2llm_ray.runtime.serving.run_engines import RunEngines
 from llm2llm_ray.runtime.training.trainer import RayTrainer
 from llm2llm_ray.storage.files import Files
@@ -48,14 +49,20 @@ class Driver:
         self._stopping = threading.Event()
         self._status: dict[str, Any] = {"stage": "starting", "iteration": 0, "since": time.time(), "rows": {}}
         self._engines: RunEngines | None = None
+        self._trainer: RayTrainer | None = None
         self._events.add("driver_started", restarted=ray.get_runtime_context().was_current_actor_reconstructed)
 
     def run(self) -> dict[str, Any]:
-        """Run the loop to its end and the exams after it; returns the report. Running it again repeats nothing."""
+        """Run the loop to its end and the exams after it; returns the report. Running it again repeats nothing.
+
+        Nothing after the last result may cost the report: what is still to be put away is left to `put_away`.
+        """
         quiet_data_context()
-        parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
         config = self._inputs.config
-        trainer = RayTrainer(
+        if config.evaluation.recorded_answers is None or config.teacher.kind == "serve":
+            import_engines()  # with the cores to itself: what starts from here on waits for it
+        parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
+        self._trainer = trainer = RayTrainer(
             config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
             self._training_line,
         )  # fmt: skip
@@ -70,23 +77,27 @@ class Driver:
         seeds = self._inputs.seeds
         iterations = list(self._iterations(parts, seeds, trainer))
         exams = self._exams(parts, seeds, trainer, iterations)
-        with ThreadPoolExecutor(1) as beside:
-            closed = beside.submit(trainer.close)  # while Ray's metrics come to count the last answer
-            evidence = collect(self._files, engines.specs)
-            closed.result()
         report = {
             "run": config.run.name,
             "engine_seconds": engines.seconds,
             "iterations": [self._told(i) for i in iterations],
             "exams": exams,
-            "evidence": evidence,
         }
         self._board.close()
         self._stage("done", iterations[-1].index)
         return report
 
+    def put_away(self) -> None:
+        """After `run`: let the training workers go, and collect the evidence of what ran."""
+        with ThreadPoolExecutor(1) as beside:
+            closed = beside.submit(self._trainer.close) if self._trainer else None  # while Ray's metrics count the last answer
+            collect(self._files, self._engines.specs if self._engines else [])
+            if closed:
+                closed.result()
+
     def _up(self, seconds: float, replicas: list[dict[str, Any]]) -> None:
         assert self._engines is not None
+        stands()
         specs = self._engines.specs
         self._events.add("engines_up", apps=[spec.app for spec in specs], seconds=round(seconds, 1), replicas=replicas)
         for spec in specs:

@@ -19,6 +19,7 @@ from llm2llm_ray.runtime.driver.driver import quiet_data_context
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.launch import prepare
 from llm2llm_ray.runtime.driver.leftovers import sweep
+from llm2llm_ray.runtime.driver.memory import MemoryWatch
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
@@ -38,7 +39,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
             "--set evaluation.recorded_answers=null to examine the model"
         )
     files = Files(config.run_path)
-    with unwrapped(), run_lease(files.root):
+    with MemoryWatch(files).explained(), unwrapped(), run_lease(files.root):
         prepared = prepare(config, checked, files)
         folder = resolve_model(model)
         student = Student(path=folder, sha=model_sha(folder), iteration=0)

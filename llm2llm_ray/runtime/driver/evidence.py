@@ -2,24 +2,29 @@
 
 Nothing here is our label: lines are copied from the logs of this run's workers, series from Ray's metrics endpoints. Others may
 use the same cluster: Serve's series say which workers are replicas of this run's applications, training logs which trained.
+Collected when the report stands: it holds what could be read, and says what could not.
 """
 
 from __future__ import annotations
 
 import glob
+import http.client
+import json
 import re
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from llm2llm_ray.runtime.serving.engines import EngineSpec, identities
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.training_log import TrainingLog
 
+FOLDER = "evidence"
 _LINES = re.compile(
     r"ZeRO|zero_optimization|DeepSpeed info|Initializing a V1 LLM engine|Using executor class|Starting to load model"
     r"|Avg prompt throughput|init engine"
@@ -35,23 +40,40 @@ _SCRAPE_EVERY_S = 1.0
 
 
 def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
-    """Writes evidence/logs.txt and evidence/metrics.prom below the run; returns their names and a few of the lines."""
+    """Writes evidence/logs.txt, metrics.prom and read.json (counts, and what could not be read) below the run."""
+    not_read: set[str] = set()
     apps = [spec.app for spec in specs]
-    answered = sum(replica["answered"] for app in apps for replica in identities(app))
-    series, replicas = _series(apps)
+    answered = _answered(apps, not_read)
+    series, replicas = _series(apps, not_read)
     over = time.monotonic() + _SCRAPE_WAIT_S
     while apps and time.monotonic() < over and _counted(series) < answered:
         time.sleep(_SCRAPE_EVERY_S)
-        series, replicas = _series(apps)
-    logs = list(_log_lines(replicas | _trainers(files)))
-    files.replace("evidence/logs.txt", "\n".join(logs).encode())
-    files.replace("evidence/metrics.prom", "\n".join(series).encode())
-    return {"logs": "evidence/logs.txt", "metrics": "evidence/metrics.prom", "log_lines": len(logs), "series": len(series)}
+        series, replicas = _series(apps, not_read)
+    if _counted(series) < answered:
+        not_read.add(f"vLLM's counters: {_counted(series):g} of {answered} answers counted after {_SCRAPE_WAIT_S:g} s")
+    logs = list(_log_lines(replicas | _trainers(files), not_read))
+    files.replace(f"{FOLDER}/logs.txt", "\n".join(logs).encode())
+    files.replace(f"{FOLDER}/metrics.prom", "\n".join(series).encode())
+    return tell(files, {"log_lines": len(logs), "series": len(series), "not_read": sorted(not_read)})
 
 
-def _series(apps: Sequence[str]) -> tuple[list[str], set[str]]:
+def tell(files: Files, told: dict[str, Any]) -> dict[str, Any]:
+    files.replace(f"{FOLDER}/read.json", json.dumps(told, indent=1).encode())
+    return told
+
+
+def _answered(apps: Sequence[str], not_read: set[str]) -> int:
+    try:
+        return sum(replica["answered"] for app in apps for replica in identities(app))
+    except (RayError, RayServeException, TimeoutError) as error:
+        not_read.add(f"how much the engines answered: {shortened(error)}")
+        return 0
+
+
+def _series(apps: Sequence[str], not_read: set[str]) -> tuple[list[str], set[str]]:
     """The lines of these applications' replicas, and these replicas' worker ids."""
-    found = [(line, dict(_LABEL.findall(line))) for line in _scrape() if _SERIES.match(line)]
+    lines = scraped(_endpoints(), not_read)
+    found = [(line, dict(_LABEL.findall(line))) for line in lines if _SERIES.match(line)]
     replicas = {labels["WorkerId"] for _, labels in found if labels.get("application") in apps and "WorkerId" in labels}
     return [line for line, labels in found if labels.get("application", labels.get("WorkerId")) in {*apps, *replicas}], replicas
 
@@ -68,24 +90,39 @@ def _trainers(files: Files) -> set[str]:
     return {worker["worker"] for line in starts for worker in line["engine_report"]["workers"] if worker.get("worker")}
 
 
-def _log_lines(workers: Collection[str]) -> Iterator[str]:
+def _log_lines(workers: Collection[str], not_read: set[str]) -> Iterator[str]:
     """Of the log files that carry a worker's id in their names, on the node of the driver."""
     session = ray._private.worker.global_worker.node.get_session_dir_path()
     for worker in sorted(workers):
         for path in sorted(glob.glob(f"{session}/logs/**/*{worker}*", recursive=True)):
             if path.endswith((".log", ".err", ".out")):
-                with open(path, errors="replace") as stream:
-                    for line in stream:
-                        if _LINES.search(line):
-                            yield f"{path.removeprefix(session)}: {line.strip()[:400]}"
+                try:
+                    with open(path, errors="replace") as stream:
+                        for line in stream:
+                            if _LINES.search(line):
+                                yield f"{path.removeprefix(session)}: {line.strip()[:400]}"
+                except OSError as error:
+                    not_read.add(shortened(error))
 
 
-def _scrape() -> Iterator[str]:
+def _endpoints() -> Iterator[str]:
     for node in ray.nodes():
         if node["Alive"] and node.get("MetricsExportPort"):
-            address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-            try:
-                with urllib.request.urlopen(address, timeout=10) as response:
-                    yield from response.read().decode().splitlines()
-            except (urllib.error.URLError, TimeoutError) as error:
-                yield f"# {address}: {error}"
+            yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def scraped(addresses: Iterable[str], not_read: set[str]) -> list[str]:
+    """The lines of those that answer; of each other one a word in `not_read`."""
+    lines: list[str] = []
+    for address in addresses:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as response:
+                lines += response.read().decode(errors="replace").splitlines()
+        except (OSError, http.client.HTTPException) as error:
+            not_read.add(f"{address}: {shortened(error)}")
+    return lines
+
+
+def shortened(error: BaseException) -> str:
+    """Example: "ConnectionRefusedError: [Errno 111] Connection refused"."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"

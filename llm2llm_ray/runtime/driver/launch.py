@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from transformers import AutoTokenizer
 
 from llm2llm_ray.asking.scripted import script_sha
@@ -23,9 +23,11 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.connection import NAMESPACE, connect, device_of, driver_name
+from llm2llm_ray.runtime.driver import evidence
 from llm2llm_ray.runtime.driver.driver import Driver
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.leftovers import sweep
+from llm2llm_ray.runtime.driver.memory import MemoryWatch
 from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
@@ -37,6 +39,7 @@ from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example
 
 DRAIN_S = 45.0
+_PUT_AWAY_S = 120.0
 _POLL_S = 1.0
 
 
@@ -48,7 +51,8 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
     """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
     asked = time.time()
     files = Files(config.run_path)
-    with run_lease(files.root), _Termination() as told_to_stop:
+    watch = MemoryWatch(files)
+    with run_lease(files.root), _Termination() as told_to_stop, watch.explained():
         files.clear_scratch()
         show({"stage": "models"})  # a first download or conversion takes a minute
         inputs = prepare(config, checked, files)
@@ -68,9 +72,10 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
                 address=address,
                 asked=asked,
             )
-            report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop)
+            driver, report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop, watch)
             files.replace("report.json", _json(report))
             events.add("finished")
+            _put_away(driver, files, told_to_stop)
             return report
         finally:
             if ray.is_initialized():
@@ -126,8 +131,9 @@ def _held_out(files: Files, name: str, rows: list[Example]) -> DatasetVersion | 
 
 
 def _drive(
-    config: Config, inputs: Inputs, show: Callable[[dict[str, Any]], None], told_to_stop: Callable[[], bool]
-) -> dict[str, Any]:
+    config: Config, inputs: Inputs, show: Callable[[dict[str, Any]], None], told_to_stop: Callable[[], bool], watch: MemoryWatch
+) -> tuple[Any, dict[str, Any]]:
+    """The driver, which has more to do, and its report."""
     name = driver_name(config.run.name)
     try:
         ray.get_actor(name, namespace=NAMESPACE)
@@ -145,11 +151,25 @@ def _drive(
         done, _ = ray.wait([running], timeout=_POLL_S)
         if done:
             with unwrapped():
-                return ray.get(running)
+                return driver, ray.get(running)
         with contextlib.suppress(GetTimeoutError, RayActorError):  # busy or restarting: the next poll will tell
             show(ray.get(driver.status.remote(), timeout=_POLL_S))
+        watch.look()
         if told_to_stop():
             _drain(driver, running)
+
+
+def _put_away(driver: Any, files: Files, told_to_stop: Callable[[], bool]) -> None:
+    """The run is over and told: what fails from here on is told in the evidence's own file."""
+    putting, over = driver.put_away.remote(), time.monotonic() + _PUT_AWAY_S
+    while not ray.wait([putting], timeout=_POLL_S)[0]:
+        if told_to_stop() or time.monotonic() > over:
+            evidence.tell(files, {"not_read": ["all: it took too long"]})
+            return
+    try:
+        ray.get(putting)
+    except RayError as error:
+        evidence.tell(files, {"not_read": [evidence.shortened(error)]})
 
 
 def _drain(driver: Any, running: Any) -> None:

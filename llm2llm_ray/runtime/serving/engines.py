@@ -50,6 +50,12 @@ def app_name(run: str, role: str) -> str:
     return f"llm2llm-{run}-{role}"
 
 
+def import_engines() -> None:
+    """vLLM's import, which takes ten seconds; most users of this module only name or delete applications."""
+
+    import llm2llm_ray.runtime.serving.server  # noqa: F401
+
+
 def start_engines(specs: Sequence[EngineSpec], cluster: ClusterConfig, *, device: str, run_folder: str) -> None:
     """Bring up the applications side by side and return when all are running; one that runs already is kept."""
     serve.start(proxy_location="Disabled")  # requests go by handle: no HTTP hop
@@ -81,7 +87,7 @@ def scale_engine(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
 
 
 def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
-    # vLLM's import takes ten seconds, and most users of this module only name or delete applications.
+    # Not at the top: see `import_engines`.
     from ray.serve.llm import build_llm_deployment
 
     from llm2llm_ray.runtime.serving.server import EngineServer

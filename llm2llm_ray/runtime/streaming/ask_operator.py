@@ -13,11 +13,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from llm2llm_ray.runtime.priority import stands
+
 
 class Ask:
     def __init__(self, asker: Any, stream: str, spec: list[Any], following: Any) -> None:
         self._asker, self._stream, self._spec, self._following = asker, stream, spec, following
         asker.begin.remote(stream, spec)
+        stands()
 
     async def __call__(self, block: pa.Table) -> AsyncIterator[pa.Table]:
         if self._following is not None:

@@ -24,6 +24,7 @@ from llm2llm_ray.asking.unanswered import PASSING, UNAVAILABLE, is_kept, reason_
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping, UserError
 from llm2llm_ray.runtime.environment import SERVE, values
+from llm2llm_ray.runtime.priority import stands
 from llm2llm_ray.runtime.series import AskMetrics
 from llm2llm_ray.runtime.streaming.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
@@ -187,6 +188,7 @@ class Asker:
             _ = transformers.AutoTokenizer  # transformers imports on first use
         self._streams: dict[str, asyncio.Future[StreamRole]] = {}
         self._begun: dict[str, asyncio.Event] = {}
+        stands()
 
     async def begin(self, stream: str, spec: Sequence[Any]) -> None:
         """Told by the stream's operator once its process stands. `spec` holds a reference to the AskSpec: it travels once."""

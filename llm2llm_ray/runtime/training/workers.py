@@ -7,12 +7,14 @@ a group whose worker died; it then takes the unfinished training again, from its
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
 import ray
 import ray.train
 from pyarrow import fs
+from ray.exceptions import RayActorError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -61,12 +63,12 @@ class TrainingWorkers:
         return dict(ray.get(answer))
 
     def close(self) -> None:
+        """Nobody waits for a training any more: how the group ends changes nothing."""
         if self._fit is not None:
-            ray.get(self._desk.close.remote())
+            with contextlib.suppress(RayActorError):  # the desk went before
+                ray.get(self._desk.close.remote())
             self._fit.join()
             self._fit = None
-            if self._failure is not None:
-                raise self._failure
         filesystem, folder = fs.FileSystem.from_uri(self._files.absolute(f"{FOLDER}/{NAME}"))
         if filesystem.get_file_info(folder).type == fs.FileType.Directory:
             filesystem.delete_dir(folder)
