@@ -1,0 +1,167 @@
+"""The ways to run the loop that are not the default, by the real command: ablations, other sources, a service as the teacher.
+
+Training is real (Ray Train, DeepSpeed); the student's answers are recorded, so that what is wrong is known beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from a_run import LABELS, Run, scripted_run, texts
+from openai_server import Answer, Asked, Silence, answer, completion, failure, serving
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+KEY = "sk-a-key-that-is-nowhere-else"
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "llm2llm_ray", *words], capture_output=True, text=True, timeout=900, check=False)
+
+
+def record_answers(run: Run, wrong: Sequence[tuple[dict[str, str], Sequence[str]]]) -> None:
+    """Rows and what the students M^0, M^1, ... say to them."""
+    lines = [{"input": row["text"], "answers": [f" {said}" for said in answers]} for row, answers in wrong]
+    (run.folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def rows_of(run: Run, version: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    folder = next(run.path.glob(f"versions/{version}-*"))
+    return [row for file in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def stages(run: Run, name: str) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(run.path.glob(f"stages/{name}-*.json"))]
+
+
+def other(label: str) -> str:
+    return LABELS[(LABELS.index(label) + 1) % len(LABELS)]
+
+
+def test_dev_errors_one_shot_in_a_folder_given_as_uri_and_then_evaluate(tmp_path: Path, tiny_model: str) -> None:
+    run = scripted_run(tmp_path, tiny_model, iterations=3)
+    seeds, dev = texts(12, 0), texts(6, 50)
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row | {"id": f"d-{n}"}) + "\n" for n, row in enumerate(dev)))
+    # Three of six dev rows are wrong for M^0, none for M^1; every seed would be wrong, if anybody asked.
+    said = [(row, [other(row["label"]) if n % 2 else row["label"], row["label"]]) for n, row in enumerate(dev)]
+    record_answers(
+        run, [*said, *((row, [other(row["label"])]) for row in seeds), *((row, [row["label"]]) for row in texts(6, 100))]
+    )
+    run.config["evaluation"]["error_source"] = "dev"
+    run.config["augmentation"]["one_shot"] = True
+    run.config["run"]["folder"] = f"file://{tmp_path}/runs"
+    run.finish()
+
+    first, last = run.report()["iterations"]  # one-shot: two students, whatever run.iterations says
+    assert (first["round"]["evaluated"], first["round"]["wrong"], last["round"]["evaluated"]) == (6, 3, 6)
+    assert first["round"]["asked"] >= 3 and last["round"]["asked"] == 0
+    grown = [row for row in rows_of(run, "001") if row["origin"] == "augmented"]
+    assert len(grown) == first["round"]["accepted"] > 0
+    assert {row["seed_id"] for row in grown} <= {"d-1", "d-3", "d-5"}
+    assert max(row["ordinal"] for row in grown) == 1, "one-shot asks for both rounds' examples in its one"
+    inputs = {row["input"] for row in rows_of(run, "001")}
+    assert not inputs & {row["text"] for row in dev}, "a dev row went into a version"
+    assert {row["text"] for row in seeds} <= inputs
+
+    uri = f"file://{run.path}"
+    told = command("status", uri)
+    assert told.returncode == 0 and "finished" in told.stdout + told.stderr, told.stderr
+    assert command("report", uri, "--out", str(tmp_path / "page.html")).returncode == 0
+
+    student = sorted(run.path.glob("students/*"))[-1]
+    (tmp_path / "run.yaml").write_text(json.dumps(run.config))
+    examined = command(
+        "evaluate", str(tmp_path / "run.yaml"), "--model", str(student), "--set", "evaluation.recorded_answers=null",
+        "--set", "student.engine={max_model_len: 256, max_num_seqs: 8, dtype: float32, kv_cache_gib: 0.1}",
+    )  # fmt: skip
+    assert examined.returncode == 0, examined.stderr[-2000:]
+    assert re.search(r"/\s*6\b", examined.stdout), examined.stdout
+    exam = max(stages(run, "exam"), key=lambda record: record["ended"])["result"]["folder"]
+    replicas = {row["replica"] for file in run.path.glob(f"{exam}/*.parquet") for row in read(file)}
+    assert replicas and all(replicas), "these answers did not come from an engine"
+    assert run.left_behind("VLLM::") == []
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(file).to_pylist())
+
+
+class Teacher:
+    """A service whose key is taken away after some requests, until somebody gives it back."""
+
+    def __init__(self, revoked_after: int) -> None:
+        self.revoked_after: int | None = revoked_after
+
+    def __call__(self, asked: Asked) -> Answer | Silence:
+        if self.revoked_after is not None and asked.number > self.revoked_after:
+            return failure(401, f"Incorrect API key provided: {KEY}", "invalid_api_key")
+        wanted = re.search(r"Its right label: (\w+)", asked.text)
+        if wanted is None:  # its own exam: a row of the test set after worked examples
+            return completion(" login") if "prompt" in asked.body else answer("login")
+        number = int(hashlib.sha256(f"{asked.body['seed']}{asked.text}".encode()).hexdigest(), 16) % 1000
+        words = f"{'abcdefghij'[number % 10] * 3} and {'klmnopqrst'[number // 100] * 4}"
+        text = f"I have a new worry, the one of {words} number {number}"
+        return answer(json.dumps({"examples": [{"text": text, "label": wanted[1]}]}))
+
+
+def test_a_service_teaches_errors_on_augmented_rows_are_augmented_and_training_goes_on(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`teacher.kind: openai`, whose key is revoked on the way; `augment_augmented`, `start_from: previous`, `teacher_on_test`."""
+    monkeypatch.setenv("VARIANTS_KEY", KEY)
+    run = scripted_run(tmp_path, tiny_model, iterations=3)
+    seeds = texts(12, 0)
+    # M^0 gets four seeds wrong, later ones none; of rows that a teacher wrote nothing is recorded: all wrong.
+    said = [(row, [other(row["label"]) if n % 3 == 0 else row["label"], row["label"]]) for n, row in enumerate(seeds)]
+    record_answers(run, [*said, *((row, [row["label"]]) for row in texts(6, 100))])
+    run.config["augmentation"] = {"attempts": 2, "augment_augmented": True}
+    run.config["student"]["start_from"] = "previous"
+    run.config["evaluation"] |= {"teacher_on_test": True, "matched_baseline": True}
+    teacher = Teacher(revoked_after=5)
+    with serving(teacher) as service:
+        run.config["teacher"] = {
+            "kind": "openai", "model": "m", "base_url": service.url, "api_key_env": "VARIANTS_KEY", "in_flight": 1,
+            "max_retries": 1,
+        }  # fmt: skip
+        assert run.start().wait(900) == 2
+        log = (tmp_path / "log.txt").read_text()
+        message = next(line for line in log.splitlines() if line.startswith("error: "))
+        assert "401" in message and "VARIANTS_KEY" in message and "Traceback" not in log, log[-3000:]
+        paid = {seed for _, seed in run.stored_calls()}
+        teacher.revoked_after = None
+        before = len(service.requests)
+        run.finish()
+    first, second = (
+        [(a.text, a.body.get("seed")) for a in part] for part in (service.requests[:before], service.requests[before:])
+    )
+    probes = next(n for n, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    assert probes in (1, 2), "each start asks the service first what the run will ask"
+    assert paid and not paid & {seed for _, seed in second[probes:]}, "a stored reply was paid for again"
+    assert not [file for file in run.path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+    turns = run.report()["iterations"]
+    assert [turn["round"]["wrong"] for turn in turns[:2]] == [4, turns[0]["round"]["accepted"]]
+    assert turns[1]["round"]["evaluated"] == turns[1]["dataset"]["num_rows"] == 12 + turns[0]["round"]["accepted"]
+    second = [row for row in rows_of(run, "002") if row["iteration"] == 1]
+    assert second and all(row["parent_id"] != row["seed_id"] for row in second), "grown from augmented rows"
+    assert {row["seed_id"] for row in second} <= {"r-0", "r-3", "r-6", "r-9"}
+
+    students = [turn["student"] for turn in turns]
+    assert [s["metrics"]["start_sha"] for s in students[1:]] == [s["sha"] for s in students[:-1]]
+    exams = run.report()["exams"]["accuracy"]
+    labels = [row["label"] for row in texts(6, 100)]
+    assert (exams["teacher"]["hits"], exams["teacher"]["total"]) == (labels.count("login"), 6)
+    assert exams["baseline"]["updates"] == sum(int(s["metrics"]["updates"]) for s in students), (
+        "matched in the updates of the whole chain"
+    )
