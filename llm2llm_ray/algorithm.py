@@ -25,7 +25,7 @@ def llm2llm(
     student, spent = None, False
     for i in range(iterations):
         # M^i, from M^0 each time: the paper's ablation found training on from M^{i-1} worse.
-        student = trainer.finetune(dataset, student if continue_training else None)
+        student = trainer.train(dataset, student if continue_training else None)
         graded = errors.stream(student, dataset)  # E^i, flowing
         if i == iterations - 1 or spent:  # the last iteration does not generate
             yield Iteration(index=i, dataset=dataset, student=student, round=versions.close(dataset, graded), grown=None)

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a run's inputs and can be seen without Ray or a model: checked first, in one place.
 
 Each failure is one UserError naming file, field, value and remedy. What needs a tokenizer or a device is checked by
-`runtime.launch`, still before any engine starts.
+`runtime.driver.launch`, still before any engine starts.
 """
 
 from __future__ import annotations

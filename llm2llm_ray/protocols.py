@@ -54,7 +54,7 @@ class AugmentedStream(Stream, Protocol):
 
 
 class Trainer(Protocol):
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all of `dataset`, from the base model, or from `start` if it is given."""
         ...
 

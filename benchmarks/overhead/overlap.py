@@ -35,8 +35,8 @@ from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.launch import prepare
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.serving.engines import start_engines, stop_engines
-from llm2llm_ray.runtime.streaming.ask_operator import ask_stage
-from llm2llm_ray.runtime.streaming.asker import AskSpec
+from llm2llm_ray.runtime.streaming.asker import RoleSpec
+from llm2llm_ray.runtime.streaming.role_operator import add_role
 from llm2llm_ray.runtime.streaming.streams import ONE_TASK, ROW_COLUMNS
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
@@ -99,14 +99,14 @@ class Roles:
         count = max(1, -(-pq.read_metadata(recorded).num_rows // config.evaluation.rows_per_block))
         blocks = ray.data.read_parquet(recorded, override_num_blocks=count, **ONE_TASK)
         spec = replace(self._teacher(name), stream=uuid.uuid4().hex)
-        ask_stage(blocks, spec, config.evaluation.rows_per_block).write_parquet(files.absolute(f"rounds/{name}"), **ONE_TASK)
+        add_role(blocks, spec, config.evaluation.rows_per_block).write_parquet(files.absolute(f"rounds/{name}"), **ONE_TASK)
 
     def together(self, name: str) -> None:
         inputs = self.parts.inputs
         graded = self.parts.error_source(inputs.seeds).stream(self._student(name), inputs.seeds)
         graded.flow(f"rounds/{name}", (self._teacher(name),))
 
-    def _teacher(self, name: str) -> AskSpec:
+    def _teacher(self, name: str) -> RoleSpec:
         inputs = self.parts.inputs
         rows = list(VersionStore(self.parts.files).rows(inputs.seeds))
         spec, _ = self.parts.augmenter(rows, inputs.seeds.id).teacher(0)

@@ -195,7 +195,7 @@ class DummyTrainer:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         return Student(path=self._path, sha=fingerprint({"on": dataset.id}), iteration=dataset.iteration, metrics={"updates": 0})
 
 

@@ -53,7 +53,7 @@ class Student:
             # head's comes first in a backward pass and is dense, and so is their sum.
             model.get_input_embeddings().sparse = model.config.tie_word_embeddings
 
-    def finetune(self, dataset: Sequence[Example]) -> tuple[int, int]:
+    def train(self, dataset: Sequence[Example]) -> tuple[int, int]:
         """From the base weights, on all rows; returns updates and tokens."""
         settings, task = self._inputs.config.student, self._inputs.task
         pairs = [(task.student_prompt(row.input), task.completion(row.output)) for row in dataset]
@@ -107,7 +107,7 @@ def loop(inputs: Inputs, outcome: Outcome, student: Student, answers: Writer, te
         turn = Turn(index=i, rows=len(dataset))
         outcome.turns.append(turn)
         with outcome.span("train", i) as span:
-            turn.updates, span.tokens = student.finetune(dataset)
+            turn.updates, span.tokens = student.train(dataset)
             span.rows, span.updates = len(dataset), turn.updates
         with outcome.span("evaluate", i) as span:
             graded = solved(inputs, inputs.seeds, answers.answer)

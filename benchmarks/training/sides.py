@@ -91,7 +91,7 @@ class Rounds:
 
 
 def ours(plan: Plan, packed: bool) -> None:
-    """The update path of `finetune_worker`: DeepSpeed's engine and `run_update`, on one worker, without Ray Train around it."""
+    """The update path of `training_worker`: DeepSpeed's engine and `run_update`, on one worker, without Ray Train around it."""
     from benchmarks.training.one_rank import start_group
     from llm2llm_ray.config import StudentConfig
     from llm2llm_ray.runtime.models.tokens import Row

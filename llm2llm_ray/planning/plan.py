@@ -186,7 +186,7 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
 
 
 def resources(config: Config, device: str | None) -> list[Resource]:
-    """What the run reserves in Ray, as runtime.engines and runtime.student_training ask for it."""
+    """What the run reserves in Ray, as runtime.serving and runtime.training ask for it."""
     cluster, found = config.cluster, []
     on_gpu = device == "gpu"
     engines: list[tuple[Pool, EngineConfig, bool]] = [

@@ -68,7 +68,7 @@ class RunMetrics:
         _gauge("replicas", "Engine replicas asked for", "role").set(count, self._run | {"role": role})
 
 
-class AskMetrics:
+class RoleMetrics:
     """What one `Asker` knows: requests, replies, tokens. What comes reply by reply is counted here and told by `tell`:
     Ray's metrics would take more of an asker's processor time than storing the replies does."""
 

@@ -27,7 +27,7 @@ from llm2llm_ray.rounds.solving import SOLVED, Solve
 from llm2llm_ray.runtime.models.folders import model_sha
 from llm2llm_ray.runtime.models.tokens import encode_prompt
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
-from llm2llm_ray.runtime.streaming.asker import AskSpec, open_asker
+from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
 from llm2llm_ray.storage.files import Files
@@ -197,7 +197,7 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
     version = VersionStore(files).commit(rows, parent=None, iteration=0, about={})
     sha = model_sha(other_model)
     route = EngineRoute(app=engines, tokenizer=other_model, max_model_len=256, model="tiny", weights=(other_model, sha))
-    spec = AskSpec(
+    spec = RoleSpec(
         asker=open_asker(served=True),
         name="student", role=Solve(labels, max_tokens=60), adds=SOLVED, route=route,
         answerer=Answerer(how="engine", model=sha, settings={}), run_root=files.root,
@@ -236,7 +236,7 @@ def test_a_replica_killed_in_the_middle_of_a_stage_loses_no_row(
 
 def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_model: str, tmp_path: Path) -> None:
     run = Run(tmp_path, tiny_model, method="lora", global_batch_size=8, micro_batch_size=8, updates=6, learning_rate=1e-2)
-    student = run.trainer.finetune(run.version(rows_to_learn(0, 24)), None)
+    student = run.trainer.train(run.version(rows_to_learn(0, 24)), None)
     run.trainer.close()
     assert (Path(student.path) / "adapter").is_dir() and student.sha != model_sha(tiny_model)
     assert greedy_tokens(engines, student.path) == greedy_tokens_in_transformers(student.path)

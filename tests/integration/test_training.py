@@ -97,7 +97,7 @@ def undisturbed(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.Temp
     run = Run(tmp_path_factory.mktemp("undisturbed"), tiny_model, **ZERO3)
     first = run.version(rows(0, 21))
     second = run.version(rows(21, 30), first)
-    students = [run.trainer.finetune(first, None), run.trainer.finetune(second, None)]
+    students = [run.trainer.train(first, None), run.trainer.train(second, None)]
     run.trainer.close()
     return {"run": run, "versions": [first, second], "students": students}
 
@@ -153,7 +153,7 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_ba
     first = run.version(rows(0, 21))
     second = run.version(rows(21, 30), first)
     assert second.id == undisturbed["versions"][1].id
-    student = run.trainer.finetune(second, None)
+    student = run.trainer.train(second, None)
     assert killed
     starts = [line["update"] for line in run.said("start")]
     assert starts[0] == 0 and len(starts) == 2
@@ -171,11 +171,11 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_ba
 
 def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run, lines = undisturbed["run"], len(undisturbed["run"].lines)
-    assert run.trainer.finetune(undisturbed["versions"][0], None) == undisturbed["students"][0]
+    assert run.trainer.train(undisturbed["versions"][0], None) == undisturbed["students"][0]
     record = next(Path(run.files.root).glob("stages/train-000-*"))
     content = json.loads(record.read_text())
     record.unlink()  # as if the driver had died between the export and the record
-    again = run.trainer.finetune(undisturbed["versions"][0], None)
+    again = run.trainer.train(undisturbed["versions"][0], None)
     assert (again.sha, again.path) == (undisturbed["students"][0].sha, undisturbed["students"][0].path)
     assert json.loads(record.read_text())["result"] == content["result"]
     assert len(run.lines) == lines
@@ -198,7 +198,7 @@ def test_running_out_of_memory_halves_the_micro_batch(
 
     long = [Example(id=f"l-{n}", input=f"number {n}", output="my account " * 160 + str(n)) for n in range(32)]
     run = Run(tmp_path, tiny_model, limit, global_batch_size=32, micro_batch_size=32, updates=4, max_failures=0)
-    student = run.trainer.finetune(run.version(long), None)
+    student = run.trainer.train(run.version(long), None)
     run.trainer.close()
     assert [line["micro_batch_size"] for line in run.said("start")] == [32, 16]
     assert student.metrics["micro_batch_size"] == 16
@@ -230,7 +230,7 @@ def test_what_a_dead_driver_had_reserved_is_free_again(ray_cluster: str, tiny_mo
     before = set(reserved())
     dead = Run(tmp_path, tiny_model, workers=2, updates=1)
     version = dead.version(rows(0, 8))
-    dead.trainer.finetune(version, None)
+    dead.trainer.train(version, None)
     (left,) = set(reserved()) - before
     commands = {process: command(process) for process in Process().children(recursive=True)}
     ends = [process for process, said in commands.items() if re.search("PlacementGroupCleaner|TrainController", said)]
@@ -239,7 +239,7 @@ def test_what_a_dead_driver_had_reserved_is_free_again(ray_cluster: str, tiny_mo
         with suppress(NoSuchProcess):
             process.kill()
     alive = Run(tmp_path, tiny_model, workers=2, updates=2)
-    assert alive.trainer.finetune(version, None).metrics["updates"] == 2
+    assert alive.trainer.train(version, None).metrics["updates"] == 2
     alive.trainer.close()
     assert placement_group_table()[left]["state"] == "REMOVED"
     until = time.monotonic() + 30  # Ray's own view of what is free comes with a node's next report
@@ -253,14 +253,14 @@ def test_what_cannot_be_trained_is_the_users_business(ray_cluster: str, tiny_mod
     run = Run(tmp_path, tiny_model, workers=2, max_length=40, learning_rate=1e39, updates=3)
     too_long = [Example(id=f"l-{n}", input="my account " * 40, output="billing") for n in range(3)]
     with pytest.raises(UserError, match=r"none of the 3 training rows fits into student.max_length=40 tokens"):
-        run.trainer.finetune(run.version(too_long), None)
+        run.trainer.train(run.version(too_long), None)
     given = run.version(rows(0, 8))
     with pytest.raises(UserError, match=r"update 2 of 3, at learning rate 1e\+39: the loss is nan\. Nothing is exported") as told:
-        run.trainer.finetune(given, None)
+        run.trainer.train(given, None)
     longest = max(zip(lengths(tiny_model, rows(0, 8)), rows(0, 8), strict=True), key=lambda pair: pair[0])
     assert f"The longest of its 8 rows: {longest[1].id} ({longest[0]} tokens), " in str(told.value)
     with pytest.raises(UserError, match=r"update 1 of 1, at learning rate 1e\+39: the loss after it is nan"):
-        run.trainer.finetune_baseline(given, 1)  # no update follows that would see it
+        run.trainer.train_baseline(given, 1)  # no update follows that would see it
     assert not list(tmp_path.glob("students/*")) and not list(tmp_path.glob("stages/*"))
     run.trainer.close()
 
@@ -274,4 +274,4 @@ def test_a_disk_too_small_for_the_student_is_told_before_it_is_trained(ray_clust
     (model / "config.json").write_text("{}")
     run = Run(tmp_path / "run", str(model))
     with pytest.raises(UserError, match=rf"GiB are free in {tmp_path}/run, .* needs 260770.3 GiB there for the student"):
-        run.trainer.finetune(run.version(rows(0, 8)), None)
+        run.trainer.train(run.version(rows(0, 8)), None)

@@ -104,7 +104,7 @@ class Augmented:
 class Trainer:
     world: World
 
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         self.world.happened.append(("trained", f"{dataset.id} from {start.sha if start else 'base'}"))
         return Student(path="", sha=f"M{dataset.iteration}", iteration=dataset.iteration)
 

@@ -47,7 +47,7 @@ class Trainer:
 
     updates: list[int] = field(default_factory=list)
 
-    def finetune_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
+    def train_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
         assert dataset == D0
         self.updates.append(updates)
         return Student(path="", sha="baseline", iteration=0, metrics={"updates": updates})

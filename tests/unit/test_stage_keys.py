@@ -29,7 +29,7 @@ from llm2llm_ray.rounds.versioning import COMMIT_VERSION, ROUND_VERSION
 from llm2llm_ray.runtime.driver.evaluate import examine
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
-from llm2llm_ray.runtime.streaming.asker import AskSpec
+from llm2llm_ray.runtime.streaming.asker import RoleSpec
 from llm2llm_ray.runtime.streaming.streams import RayAugmented, RayGraded
 from llm2llm_ray.runtime.training.trainer import TRAIN_VERSION, training_inputs
 from llm2llm_ray.storage.files import Files
@@ -152,7 +152,7 @@ class Noted:
             inputs.config.student, inputs.task, cast(Any, inputs.device), dataset=dataset.id, start=sha, updates=updates
         ))  # fmt: skip
 
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         self._train(dataset.iteration, dataset, start, None)
         return Student(path="m", sha=f"M{dataset.iteration}", iteration=dataset.iteration)
 
@@ -180,7 +180,7 @@ class Noted:
         self._note("round", dataset.iteration, graded.inputs)
         return Round(evaluated=12, wrong=1)
 
-    def _asked(self, name: str, spec: AskSpec, row: dict[str, Any]) -> dict[str, Any]:
+    def _asked(self, name: str, spec: RoleSpec, row: dict[str, Any]) -> dict[str, Any]:
         """Asks for one row by the role; notes the first reply's key, under which a wrong answer without a label is found."""
         found: list[str] = []
 

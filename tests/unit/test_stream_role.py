@@ -15,7 +15,7 @@ from llm2llm_ray.asking.answerer import teacher as teacher_answerer
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
-from llm2llm_ray.runtime.streaming.asker import AskSpec, StreamRole
+from llm2llm_ray.runtime.streaming.asker import RoleSpec, StreamRole
 from llm2llm_ray.runtime.streaming.transports import ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies
@@ -41,7 +41,7 @@ def asked(folder: Path, url: str, rows: int, *, in_flight: int = 1) -> list[dict
     role = Augment(
         TASK, Peers(TASK, SEEDS), teacher=config, settings=AugmentationConfig(attempts=1), iteration=0, run_seed=7
     )  # fmt: skip
-    spec = AskSpec(
+    spec = RoleSpec(
         name="teacher", role=role, adds=ASKED, route=ServiceRoute(teacher=config), answerer=teacher_answerer(config, ""),
         run_root=str(folder), replies="replies/teacher-000", in_flight=in_flight, asker=None,
     )  # fmt: skip

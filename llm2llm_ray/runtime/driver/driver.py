@@ -222,9 +222,9 @@ class _Announced:
     def __init__(self, trainer: RayTrainer, before: Callable[[str, int], None]) -> None:
         self._trainer, self._before = trainer, before
 
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         self._before("train", dataset.iteration)
-        return self._trainer.finetune(dataset, start)
+        return self._trainer.train(dataset, start)
 
 
 def quiet_data_context() -> None:

@@ -46,7 +46,7 @@ class Exams:
         self._told["last"]["updates"] = matched["updates"]
         if config.evaluation.matched_baseline:
             self._before_training("baseline", last.iteration)
-            baseline = self._trainer.finetune_baseline(seeds, matched["updates"])
+            baseline = self._trainer.train_baseline(seeds, matched["updates"])
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
             self._examine("teacher", self._parts.teacher_exam(inputs.test, seed_rows))

@@ -18,7 +18,7 @@ from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
 from llm2llm_ray.rounds.stage_inputs import solved, solved_by_teacher, taught
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
-from llm2llm_ray.runtime.streaming.asker import AskSpec, open_asker
+from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
@@ -72,7 +72,7 @@ class Parts:
         """`student` on these rows, greedily, through the resident engine."""
         self.ready()
         config, iteration, answering = self.config, student.iteration, self._student_answering(student)
-        solve = AskSpec(
+        solve = RoleSpec(
             name="student",
             role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens),
             adds=SOLVED,
@@ -95,7 +95,7 @@ class Parts:
         self.ready()
         config = self.config
         shots = exam_shots(seeds)
-        solve = AskSpec(
+        solve = RoleSpec(
             name="teacher",
             role=Solve(
                 self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots,
@@ -119,8 +119,8 @@ class Parts:
         config, settings = self.config, self.settings()
         peers = Peers(self.inputs.task, seeds)
 
-        def teacher(iteration: int) -> tuple[AskSpec, Mapping[str, Any]]:
-            spec = AskSpec(
+        def teacher(iteration: int) -> tuple[RoleSpec, Mapping[str, Any]]:
+            spec = RoleSpec(
                 name="teacher",
                 role=Augment(
                     self.inputs.task, peers, teacher=config.teacher, settings=settings, iteration=iteration,
@@ -165,7 +165,7 @@ class Parts:
     def _stream(
         self,
         rows: DatasetVersion,
-        solve: AskSpec,
+        solve: RoleSpec,
         iteration: int,
         inputs: Mapping[str, Any],
         prepare: Any,

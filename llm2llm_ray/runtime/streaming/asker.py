@@ -2,7 +2,7 @@
 
 Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent.
 What a role asks and makes of the answers is the role's business (solving.py, rounds/augmenting.py). `Asker` is the process it
-happens in; Ray Data reaches it through `ask_stage`.
+happens in; Ray Data reaches it through `add_role`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping, UserError
 from llm2llm_ray.runtime.environment import SERVE, values
 from llm2llm_ray.runtime.priority import stands
-from llm2llm_ray.runtime.series import AskMetrics
+from llm2llm_ray.runtime.series import RoleMetrics
 from llm2llm_ray.runtime.streaming.transports import Route, open_route
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import ReplyLog, read_replies
@@ -40,8 +40,8 @@ _AWAY = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskSpec:
-    """What one role of one stream is built from. Example: AskSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
+class RoleSpec:
+    """What one role of one stream is built from. Example: RoleSpec(name="student", role=Solve(…), route=EngineRoute(…), …)"""
 
     name: str
     role: Role
@@ -68,11 +68,11 @@ class AskSpec:
 class StreamRole:
     """One role of one stream."""
 
-    def __init__(self, spec: AskSpec) -> None:
+    def __init__(self, spec: RoleSpec) -> None:
         files = Files(spec.run_root)
         self._spec = spec
         self._log = ReplyLog(files, spec.replies)
-        self._metrics = AskMetrics(spec.run_root, spec.name)
+        self._metrics = RoleMetrics(spec.run_root, spec.name)
         self._transport = open_route(spec.route, self._metrics.retried)
         self._slots = asyncio.Semaphore(spec.in_flight)
         self._budget = Budget(spec.budget) if spec.budget else None
@@ -191,7 +191,7 @@ class Asker:
         stands()
 
     async def begin(self, stream: str, spec: Sequence[Any]) -> None:
-        """Told by the stream's operator once its process stands. `spec` holds a reference to the AskSpec: it travels once."""
+        """Told by the stream's operator once its process stands. `spec` holds a reference to the RoleSpec: it travels once."""
         await self._role(stream, spec)
         self._begun.setdefault(stream, asyncio.Event()).set()
 

@@ -1,6 +1,6 @@
 """E^i and A^i as Ray Data plans: building one starts nothing, `drain` runs it once and writes every row.
 
-read_parquet, in small blocks -> Ask(student), graded -> Ask(teacher) for the wrong rows -> write_parquet. The two roles are
+read_parquet, in small blocks -> student, graded -> teacher, for the wrong rows -> write_parquet. The two roles are
 two operators of one streaming plan, so the teacher works while the student is still being evaluated.
 """
 
@@ -17,8 +17,8 @@ import ray
 
 from llm2llm_ray.errors import StreamConsumed, UserError
 from llm2llm_ray.protocols import WrongStream
-from llm2llm_ray.runtime.streaming.ask_operator import ask_stage
-from llm2llm_ray.runtime.streaming.asker import AskSpec
+from llm2llm_ray.runtime.streaming.asker import RoleSpec
+from llm2llm_ray.runtime.streaming.role_operator import add_role
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import DatasetVersion, Student
 
@@ -45,7 +45,7 @@ class RayGraded:
 
     files: Files
     rows: DatasetVersion
-    solve: AskSpec
+    solve: RoleSpec
     iteration: int
     inputs: Mapping[str, Any]
     rows_per_block: int
@@ -62,7 +62,7 @@ class RayGraded:
     def drain(self, folder: str) -> None:
         self.flow(folder, ())
 
-    def flow(self, folder: str, further: Sequence[AskSpec]) -> None:
+    def flow(self, folder: str, further: Sequence[RoleSpec]) -> None:
         if self.consumed:
             raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
         self.consumed = True
@@ -81,7 +81,7 @@ class RayGraded:
             self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)], per_block)
             loaded.result()
 
-    def _write(self, folder: str, roles: Sequence[AskSpec], rows_per_block: int) -> None:
+    def _write(self, folder: str, roles: Sequence[RoleSpec], rows_per_block: int) -> None:
         # Cut by the task that reads: `repartition` starts a task for each block, and dozens of processes when a set is large.
         dataset = ray.data.read_parquet(
             [self.files.absolute(part) for part in self.rows.parts],
@@ -91,7 +91,7 @@ class RayGraded:
         )
         for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
             asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
-            dataset = ask_stage(dataset, spec, asking, after and after.asker)
+            dataset = add_role(dataset, spec, asking, after and after.asker)
         dataset.write_parquet(self.files.absolute(folder), min_rows_per_file=_ROWS_PER_FILE, **ONE_TASK)
 
 
@@ -103,7 +103,7 @@ class RayWrong:
 @dataclass(frozen=True, kw_only=True)
 class RayAugmented:
     graded: RayGraded
-    augment: AskSpec
+    augment: RoleSpec
     inputs: Mapping[str, Any]
 
     @property
@@ -128,7 +128,7 @@ class RayErrorSource:
 
 @dataclass(frozen=True, kw_only=True)
 class RayAugmenter:
-    teacher: Callable[[int], tuple[AskSpec, Mapping[str, Any]]]
+    teacher: Callable[[int], tuple[RoleSpec, Mapping[str, Any]]]
     """Iteration -> the teacher's part of the stream, and what of it affects the rows."""
 
     def augment(self, wrong: WrongStream) -> RayAugmented:

@@ -2,7 +2,7 @@
 
 Invariants: a training is named by the key of what changes its result, so a finished one is never repeated, a broken one goes
 on from its last checkpoint, and no two different ones share a name (one would resume the other's weights). Who trains is
-`training_workers`' business, and what happens inside a worker `finetune_worker`'s.
+`workers.py`'s business, and what happens inside one is `worker.py`'s.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def training_inputs(
 
 
 class RayTrainer:
-    """`progress` is called from a thread of its own with the newest line of the training's log, while `finetune` waits."""
+    """`progress` is called from a thread of its own with the newest line of the training's log, while `train` waits."""
 
     def __init__(
         self,
@@ -85,15 +85,15 @@ class RayTrainer:
         """No more trainings in this run."""
         self._workers.close()
 
-    def finetune(self, dataset: DatasetVersion, start: Student | None) -> Student:
+    def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
-        return self._finetune(dataset, start, label=f"{dataset.iteration:03d}", updates=None)
+        return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=None)
 
-    def finetune_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
+    def train_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
         """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
-        return self._finetune(dataset, None, label="baseline", updates=updates)
+        return self._student_of(dataset, None, label="baseline", updates=updates)
 
-    def _finetune(self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None) -> Student:
+    def _student_of(self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None) -> Student:
         began = time.time()
         start_name = start.path if start else self._base_model
         start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
@@ -110,7 +110,7 @@ class RayTrainer:
             metrics = exported(self._files, job.export)
             if metrics is None:
                 self._check_space()
-                metrics = self._train(job, name)
+                metrics = self._job_done(job, name)
             path = self._files.absolute(job.export)
             sha = model_sha(node_local(path, key))
             result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
@@ -157,7 +157,7 @@ class RayTrainer:
                 "removes students that no report needs) and run the same command again, or choose another run.folder"
             )
 
-    def _train(self, job: TrainJob, name: str) -> dict[str, Any]:
+    def _job_done(self, job: TrainJob, name: str) -> dict[str, Any]:
         with self._watched(TrainingLog(self._files, job.log)):
             metrics = self._workers.train(replace(job, submitted=time.time()))
         if "user_error" in metrics:

@@ -80,7 +80,7 @@ class MicroBatchTooLarge(RuntimeError):
     """
 
 
-def finetune_worker(config: dict[str, Any]) -> None:
+def training_worker(config: dict[str, Any]) -> None:
     """Ray Train's train loop: training after training from the desk, until it closes. Rank 0 hands the metrics back.
 
     `config`: `desk` (handle of a `TrainingDesk`), `files` (the run's), `device`, `threads` (of each worker on CPU; None: the
@@ -107,7 +107,7 @@ def _trained(job: TrainJob, device: torch.device) -> dict[str, Any]:
     log = TrainingLog(job.files, job.log)
     micro = log.micro_batch_size(min(job.student.micro_batch_size, job.student.global_batch_size))
     try:
-        return _finetune(job, log, micro, device)
+        return _run_job(job, log, micro, device)
     except NotFinite as error:
         return {"user_error": str(error)}
     except RuntimeError as error:  # torch.OutOfMemoryError is one
@@ -123,7 +123,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _finetune(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) -> dict[str, Any]:
+def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) -> dict[str, Any]:
     import ray.train
     from transformers import AutoTokenizer
 

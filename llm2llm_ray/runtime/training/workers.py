@@ -24,7 +24,7 @@ from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime import environment
 from llm2llm_ray.runtime.training.desk import open_desk
 from llm2llm_ray.runtime.training.place import free_place
-from llm2llm_ray.runtime.training.worker import TrainJob, finetune_worker
+from llm2llm_ray.runtime.training.worker import TrainJob, training_worker
 from llm2llm_ray.storage.files import Files
 
 FOLDER = "train"
@@ -76,7 +76,7 @@ class TrainingWorkers:
     def _run(self) -> None:
         environment.wait_for_workers(self._config.cluster.worker_start_timeout_s)
         trainer = TorchTrainer(
-            finetune_worker,
+            training_worker,
             train_loop_config={
                 "desk": self._desk,
                 "files": self._files,

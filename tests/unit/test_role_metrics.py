@@ -34,7 +34,7 @@ def test_a_second_telling_tells_what_is_new(monkeypatch: pytest.MonkeyPatch) -> 
     series = Series()
     monkeypatch.setattr(loop_series, "_counter", series)
     monkeypatch.setattr(loop_series, "_gauge", series)
-    metrics = loop_series.AskMetrics("/runs/demo", "student")
+    metrics = loop_series.RoleMetrics("/runs/demo", "student")
     for finish, tokens in (("stop", 5), ("stop", 7), ("length", 0)):
         metrics.answered(Reply(text="", finish_reason=finish, prompt_tokens=10, completion_tokens=tokens))
     metrics.replayed()

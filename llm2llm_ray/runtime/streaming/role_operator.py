@@ -16,7 +16,7 @@ import ray.data
 from llm2llm_ray.runtime.priority import stands
 
 
-class Ask:
+class RoleOperator:
     def __init__(self, asker: Any, stream: str, spec: list[Any], following: Any) -> None:
         self._asker, self._stream, self._spec, self._following = asker, stream, spec, following
         asker.begin.remote(stream, spec)
@@ -30,8 +30,8 @@ class Ask:
         yield await self._asker.answer.remote(self._stream, self._spec, block)
 
 
-def ask_stage(dataset: ray.data.Dataset, spec: Any, asking_per_block: int, following: Any = None) -> ray.data.Dataset:
-    """Append one role (an `AskSpec`): `in_flight` requests open at once, in blocks of which `asking_per_block` rows ask.
+def add_role(dataset: ray.data.Dataset, spec: Any, asking_per_block: int, following: Any = None) -> ray.data.Dataset:
+    """Append one role (an `RoleSpec`): `in_flight` requests open at once, in blocks of which `asking_per_block` rows ask.
 
     It begins when the asker `following`, of the role after it, has begun.
     """
@@ -40,7 +40,7 @@ def ask_stage(dataset: ray.data.Dataset, spec: Any, asking_per_block: int, follo
     held = spec.in_flight * max(2, math.isqrt(asking_per_block))
     open_blocks = max(2, -(-held // asking_per_block))
     return dataset.map_batches(
-        Ask,
+        RoleOperator,
         fn_constructor_args=(spec.asker, spec.stream, [ray.put(spec)], following),
         batch_size=None,
         batch_format="pyarrow",
