@@ -107,7 +107,7 @@ class ServiceTimeEngine:
         return {"replica": self._replica, "weights_sha": sha, "seconds": 0.0}
 
     async def identity(self) -> dict[str, Any]:
-        return {"replica": self._replica, "weights_sha": self._sha}
+        return {"replica": self._replica, "weights_sha": self._sha, "hand_offs": []}
 
 
 def made_up(seed: str, words: int = _ROW_WORDS) -> str:

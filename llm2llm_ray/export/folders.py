@@ -15,8 +15,8 @@ from llm2llm_ray.export.card import dataset_card, student_card
 from llm2llm_ray.export.facts import Facts
 from llm2llm_ray.storage.files import Files
 
-_MARKER = "_student.json"
-"""Names the hosts and processes of the training: for the run, not for others."""
+_OURS = "_"
+"""What a student's file begins with that is for the run, not for others: it names hosts, processes, rows of the training."""
 _SAMPLES = 5
 _COPY_BYTES = 8 << 20
 
@@ -57,7 +57,7 @@ def export_student(facts: Facts, out: Path) -> Exported:
     if facts.student is None:
         raise UserError(f"{record.name}: iteration {facts.index} has no student yet; export the dataset alone (--only dataset)")
     source = str(facts.student["result"]["path"])
-    files = [path for path in record.files.list(source) if not path.endswith(f"/{_MARKER}")]
+    files = [path for path in record.files.list(source) if not path.rpartition("/")[2].startswith(_OURS)]
     if not files:
         raise UserError(
             f"{record.name}: {source} is not kept any more (`llm2llm gc`); choose another --iteration, or --only dataset"

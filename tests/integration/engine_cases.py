@@ -10,6 +10,7 @@ from ranks import Joined, join
 
 from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.runtime.models.tokens import Row
+from llm2llm_ray.runtime.training.completions import told_by
 from llm2llm_ray.runtime.training.engine import Progress, prepare_process, start_engine
 from llm2llm_ray.runtime.training.student_folder import export_student
 from llm2llm_ray.runtime.training.update import NotFinite
@@ -105,7 +106,8 @@ def lora_case(model: str, rank: int, world: int, zero: int, out: Path) -> None:
         logits = case.engine(input_ids=torch.tensor(PROBE)).logits
     files = Files(str(out))
     tokenizer = AutoTokenizer.from_pretrained(model)
-    export_student(case.engine, tokenizer, {}, start=model, student=case.student, files=files, target=f"lora-{world}-{zero}")
+    target = f"lora-{world}-{zero}"
+    export_student(case.engine, tokenizer, {}, told_by(case), start=model, student=case.student, files=files, target=target)
     if rank == 0:
         torch.save(logits, out / f"lora-{world}-{zero}.pt")
 

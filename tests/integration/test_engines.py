@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from labels import rows as rows_to_learn
+from ray.exceptions import RayTaskError
 from test_training import Run
 from tiny import make_tiny_model
 
@@ -24,8 +26,10 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.rounds.solving import SOLVED, Solve
+from llm2llm_ray.runtime.models import hand_off
 from llm2llm_ray.runtime.models.folders import model_sha
-from llm2llm_ray.runtime.models.tokens import encode_prompt
+from llm2llm_ray.runtime.models.hand_off import Told
+from llm2llm_ray.runtime.models.tokens import encode_prompt, encode_rows
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
 from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayGraded
@@ -44,25 +48,29 @@ GREEDY = {"temperature": 0.0, "max_tokens": 12}
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_tiny_model(tmp_path_factory.mktemp("other"), seed=1)
+    folder = make_tiny_model(tmp_path_factory.mktemp("other"), seed=1)
+    leave_told(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def engines(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Student and teacher, brought up side by side; the student's application name."""
     engine = EngineConfig(max_model_len=256, max_num_seqs=8, dtype="float32", kv_cache_gib=0.1)
+    # No test but one gives the teacher other weights: its head would stay that of the first.
+    stale = engine.model_copy(update={"engine_kwargs": {"worker_extension_cls": "stale_head.StaleHead"}})
     specs = [
-        EngineSpec(role=role, app=app_name(RUN, role), model=tiny_model, sha=model_sha(tiny_model), engine=engine)
-        for role in ("student", "teacher")
+        EngineSpec(role=role, app=app_name(RUN, role), model=tiny_model, sha=model_sha(tiny_model), engine=settings)
+        for role, settings in (("student", engine), ("teacher", stale))
     ]
     start_engines(specs, ClusterConfig(threads=1), device="cpu", run_folder=str(tmp_path_factory.mktemp("run")))
     yield app_name(RUN, "student")
     assert sorted(stop_engines(RUN)) == [spec.app for spec in specs]
 
 
-def transport(app: str, model: str, *, weights: bool = True) -> EngineTransport:
-    sha = (model, model_sha(model)) if weights else None
-    return EngineTransport(EngineRoute(app=app, tokenizer=model, max_model_len=256, model="tiny", weights=sha))
+def transport(app: str, model: str) -> EngineTransport:
+    weights = (model, model_sha(model))
+    return EngineTransport(EngineRoute(app=app, tokenizer=model, max_model_len=256, model="tiny", weights=weights))
 
 
 def ask(app: str, model: str, prompts: list[str]) -> list[Any]:
@@ -88,6 +96,22 @@ def greedy_tokens(app: str, model: str) -> list[list[int]]:
     answers = asyncio.run(all_of_them())
     assert {answer["weights_sha"] for answer in answers} == {model_sha(model)}
     return [answer["token_ids"] for answer in answers]
+
+
+def leave_told(folder: str) -> None:
+    """What a trainer of these weights would leave in their folder, computed by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    rows, _ = encode_rows(tokenizer, [(prompt, f" {answer}") for prompt in PROMPTS for answer in ("billing", "shipping")], 128)
+    said = []
+    for row in rows:
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        said.append(tuple(float(scores[at - 1, row.ids[at]]) for at in range(row.n_prompt, len(row.ids))))
+    told = Told(rows=tuple(rows), log_probs=tuple(said), dtype="float32")
+    Path(folder, hand_off.FILE).write_bytes(told.written())
 
 
 def greedy_tokens_in_transformers(model: str) -> list[list[int]]:
@@ -125,6 +149,35 @@ def test_a_replica_with_other_weights_loads_the_ones_a_request_means(engines: st
     assert greedy_tokens(engines, other_model) == greedy_tokens_in_transformers(other_model)
 
 
+def test_a_load_is_proved_by_what_the_engine_says(engines: str, tiny_model: str, other_model: str) -> None:
+    for model in (tiny_model, other_model, tiny_model):
+        load_weights(engines, model, model_sha(model))
+    proofs = asyncio.run(identity(engines))["hand_offs"]
+    assert [proof["weights_sha"] for proof in proofs[-2:]] == [model_sha(other_model), model_sha(tiny_model)]
+    assert [proof["with"] for proof in proofs[-2:]] == ["the trainer", "itself before it had others"]
+    told = hand_off.read(other_model)
+    assert told is not None
+    for proof in proofs[-2:]:
+        assert proof["tokens"] == sum(row.n_completion for row in told.rows)
+        assert proof["mean_difference"] <= proof["allowed"] == hand_off.MOST["float32"]
+    print("hand-offs:", proofs)
+
+
+def refused(app: str, folder: str, sha: str) -> str:
+    with pytest.raises(RayTaskError) as error:
+        load_weights(app, folder, sha)
+    return str(error.value)
+
+
+def test_a_head_that_stays_the_old_one_is_found_out(engines: str, tiny_model: str, other_model: str) -> None:
+    teacher = app_name(RUN, "teacher")
+    assert "the engine does not compute with the weights" in refused(teacher, other_model, model_sha(other_model))
+    assert asyncio.run(identity(teacher))["weights_sha"] == ""  # nobody may take what is there for either
+    (reply,) = ask(teacher, tiny_model, PROMPTS[:1])
+    assert reply.weights_sha == model_sha(tiny_model)
+    assert greedy_tokens(teacher, tiny_model) == greedy_tokens_in_transformers(tiny_model)
+
+
 def test_the_model_runs_in_the_engines_own_process(engines: str) -> None:
     """Otherwise Ray's hook by which `CpuEngine` is named is gone, and each engine is a process and 20 seconds slower again."""
     replica = psutil.Process(asyncio.run(identity(engines))["pid"])
@@ -150,7 +203,7 @@ def test_a_chat_prompt_goes_through_the_template_and_the_same_seed_gives_the_sam
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}
 
     async def sampled(seed: int) -> str:
-        client = transport(app_name(RUN, "teacher"), tiny_model, weights=False)
+        client = transport(app_name(RUN, "teacher"), tiny_model)
         return (await client.ask(Request(row_id="s", prompt=prompt, sampling=sampling | {"seed": seed}))).text
 
     first, again, other = (asyncio.run(sampled(seed)) for seed in (1, 1, 2))
@@ -161,7 +214,7 @@ def test_more_seeded_prompt_tokens_than_a_step_takes_do_not_kill_the_engine(engi
     """vLLM 0.29 on CPU dies on a seeded request whose prompt is prefilled in chunks ("CPU Generator does not use offset")."""
 
     async def flood() -> list[Any]:
-        client = transport(app_name(RUN, "teacher"), tiny_model, weights=False)
+        client = transport(app_name(RUN, "teacher"), tiny_model)
         sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 2}
         return await asyncio.gather(
             *[
@@ -241,6 +294,30 @@ def test_a_lora_export_gives_the_same_greedy_tokens_in_vllm(engines: str, tiny_m
     assert (Path(student.path) / "adapter").is_dir() and student.sha != model_sha(tiny_model)
     assert greedy_tokens(engines, student.path) == greedy_tokens_in_transformers(student.path)
     assert greedy_tokens(engines, student.path) != greedy_tokens(engines, tiny_model), "an adapter that changes nothing"
+
+    told = hand_off.read(student.path)
+    assert told is not None and told.dtype == "float32" and len(told.rows) == 8
+    load_weights(engines, student.path, student.sha)
+    proof = asyncio.run(identity(engines))["hand_offs"][-1]
+    assert (proof["with"], proof["weights_sha"]) == ("the trainer", student.sha)
+    print("LoRA hand-off:", proof)
+    # An export that left the adapter out, and one of which a part was never written; each under the sha that it has.
+    without = tmp_path / "without"
+    shutil.copytree(tiny_model, without)
+    (without / "generation_config.json").write_text("{}")  # else it is the model that the engine was started with
+    half = tmp_path / "half"
+    shutil.copytree(student.path, half)
+    weights = half / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    for folder in (without, half):
+        (folder / hand_off.FILE).write_bytes(told.written())
+        why = refused(engines, str(folder), model_sha(str(folder)))
+        print(folder.name, why[-400:])
+        assert "the engine does not compute with the weights" in why
+    why = refused(engines, str(half), student.sha)  # under the sha of the whole
+    assert student.sha in why and model_sha(str(half)) in why
+    load_weights(engines, student.path, student.sha)
 
 
 def test_serve_and_vllm_say_so_themselves(engines: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

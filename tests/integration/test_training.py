@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.models import hand_off
 from llm2llm_ray.runtime.models.folders import model_sha
 from llm2llm_ray.runtime.models.tokens import encode_rows
 from llm2llm_ray.runtime.training import trainer
@@ -130,6 +131,12 @@ def test_the_student_loads_in_transformers(undisturbed: dict[str, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(student.path)
     tokenizer = AutoTokenizer.from_pretrained(student.path)
     assert model.dtype == torch.float32
+    told = hand_off.read(student.path)  # what the two workers said, each with a part of the weights
+    assert told is not None and len(told.rows) == 8
+    for row, said in zip(told.rows, told.log_probs, strict=True):
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        assert said == pytest.approx([float(scores[at - 1, row.ids[at]]) for at in range(row.n_prompt, len(row.ids))], abs=1e-4)
     ids = tokenizer(Labels().student_prompt(rows(0, 1)[0].input), return_tensors="pt").input_ids
     answer = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :])
     assert answer.split() == [answer.strip()] and answer.endswith("<|im_end|>")  # one word and the end, as it was taught

@@ -154,7 +154,7 @@ class Writer:
     def train(self, dataset: DatasetVersion, label: str) -> Student:
         key = fingerprint(["train", label])
         path = f"students/{label}-{key[:12]}"
-        for name in ("config.json", "tokenizer.json", "_student.json"):
+        for name in ("config.json", "tokenizer.json", "_student.json", "_hand_off.json"):
             self.files.write_once(f"{path}/{name}", b'{"workers": [{"host": "secret-host"}]}' if name[0] == "_" else b"{}")
         self.files.write_once(f"{path}/model.safetensors", label.encode() * 20_000)
         self.files.write_once(f"train/{label}-{key[:12]}.jsonl", b"")

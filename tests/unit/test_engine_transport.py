@@ -9,10 +9,11 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
+from llm2llm_ray.runtime.models.hand_off import WrongWeights
 from llm2llm_ray.runtime.streaming import transports
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
 
-_ANSWER = {"text": "yes", "finish_reason": "stop"}
+_ANSWER = {"text": "yes", "finish_reason": "stop", "weights_sha": "5ha"}
 
 
 class Handle:
@@ -43,7 +44,7 @@ def _transport(handle: Handle) -> tuple[EngineTransport, list[bool]]:
     retried: list[bool] = []
     transport = EngineTransport.__new__(EngineTransport)  # its own start wants a cluster and a tokenizer
     transport._handle, transport._on_retry = handle, lambda: retried.append(True)
-    transport._route = EngineRoute(app="app", tokenizer="t", max_model_len=64, model="m")
+    transport._route = EngineRoute(app="app", tokenizer="t", max_model_len=64, model="m", weights=("folder", "5ha"))
     return transport, retried
 
 
@@ -70,7 +71,8 @@ def test_an_answer_that_the_engine_broke_off_is_none(finish: str) -> None:
 
 
 def test_an_answer_that_was_cut_or_refused_is_one() -> None:
-    for answer in ({"text": "ye", "finish_reason": "length"}, {"error": "refused: no", "weights_sha": "w", "replica": "r"}):
+    cut, refused = {"text": "ye", "finish_reason": "length"}, {"error": "refused: no", "replica": "r"}
+    for answer in (cut | {"weights_sha": "5ha"}, refused | {"weights_sha": "5ha"}):
         transport, retried = _transport(Handle(answer))
         assert asyncio.run(transport._send([1], {})) == answer and not retried
 
@@ -86,6 +88,15 @@ def test_a_cancelled_caller_is_not_asked_for_again() -> None:
             await asking
 
     asyncio.run(cancelled())
+    assert not retried
+
+
+@pytest.mark.parametrize("sha", ["0ther", ""])
+def test_an_answer_of_other_weights_is_no_answer(sha: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_ANSWER, "weights_sha", sha)
+    transport, retried = _transport(Handle())
+    with pytest.raises(WrongWeights, match="app: asked for an answer of the weights 5ha, got one of"):
+        asyncio.run(transport._send([1], {}))
     assert not retried
 
 

@@ -40,10 +40,12 @@ _SCRAPE_EVERY_S = 1.0
 
 
 def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
-    """Writes evidence/logs.txt, metrics.prom and read.json (counts, and what could not be read) below the run."""
+    """Writes evidence/logs.txt, metrics.prom, hand_offs.json and read.json (counts, and what could not be read) below the run."""
     not_read: set[str] = set()
     apps = [spec.app for spec in specs]
-    answered = _answered(apps, not_read)
+    told = _told_by_replicas(apps, not_read)
+    answered = sum(replica["answered"] for replica in told)
+    hand_offs = [{"replica": replica["replica"], **proof} for replica in told for proof in replica["hand_offs"]]
     series, replicas = _series(apps, not_read)
     over = time.monotonic() + _SCRAPE_WAIT_S
     while apps and time.monotonic() < over and _counted(series) < answered:
@@ -54,7 +56,9 @@ def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
     logs = list(_log_lines(replicas | _trainers(files), not_read))
     files.replace(f"{FOLDER}/logs.txt", "\n".join(logs).encode())
     files.replace(f"{FOLDER}/metrics.prom", "\n".join(series).encode())
-    return tell(files, {"log_lines": len(logs), "series": len(series), "not_read": sorted(not_read)})
+    files.replace(f"{FOLDER}/hand_offs.json", json.dumps(hand_offs, indent=1).encode())
+    counts = {"log_lines": len(logs), "series": len(series), "hand_offs": len(hand_offs)}
+    return tell(files, {**counts, "not_read": sorted(not_read)})
 
 
 def tell(files: Files, told: dict[str, Any]) -> dict[str, Any]:
@@ -62,12 +66,12 @@ def tell(files: Files, told: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _answered(apps: Sequence[str], not_read: set[str]) -> int:
+def _told_by_replicas(apps: Sequence[str], not_read: set[str]) -> list[dict[str, Any]]:
     try:
-        return sum(replica["answered"] for app in apps for replica in identities(app))
+        return [replica for app in apps for replica in identities(app)]
     except (RayError, RayServeException, TimeoutError) as error:
-        not_read.add(f"how much the engines answered: {shortened(error)}")
-        return 0
+        not_read.add(f"how much the engines answered, and the proofs of what they loaded: {shortened(error)}")
+        return []
 
 
 def _series(apps: Sequence[str], not_read: set[str]) -> tuple[list[str], set[str]]:

@@ -22,6 +22,7 @@ from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.types import DatasetVersion, Example, Student
 
 
@@ -204,12 +205,13 @@ class Parts:
             return ServiceRoute(teacher=config.teacher, sha=self.inputs.teacher_sha, log=log)
         return EngineRoute(
             app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
-            max_model_len=config.teacher.engine.max_model_len,
+            max_model_len=config.teacher.engine.max_model_len, weights=(self.inputs.teacher_model, self.inputs.teacher_sha),
         )  # fmt: skip
 
     def _load(self, student: Student) -> None:
         if self.config.evaluation.recorded_answers is None:
-            load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
+            replicas = load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
+            Events(self.files).add("weights_loaded", iteration=student.iteration, sha=student.sha, replicas=replicas)
 
 
 def _teacher_replies(iteration: int) -> str:

@@ -1,7 +1,9 @@
 """The Serve deployment class of both engines: vLLM behind one verb, `ask`, and weights that change without a restart.
 
-Invariant: a reply carries the sha of the weights that produced it. A request that means other weights than the replica
-holds (it restarted, or was added by the autoscaler) makes the replica load those first, after its open requests ended.
+Invariant: a reply carries the sha of the weights that produced it, and that is more than a label: the folder's content was hashed
+where it was read, and the engine's log-probabilities of a few completions are those of the trainer (`_proved`). A request that
+means other weights than the replica holds (it restarted, or was added by the autoscaler) makes the replica load those first,
+after its open requests ended. What failed a check answers nothing.
 """
 
 from __future__ import annotations
@@ -9,14 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
+from llm2llm_ray.runtime.models import hand_off
 from llm2llm_ray.runtime.models.node_copy import node_local
+from llm2llm_ray.runtime.models.tokens import Row
 
 
 class ModelIsThere(CallbackBase):
@@ -31,14 +37,19 @@ class EngineServer(LLMServer):
     """`ray.serve.llm`'s server plus `ask` and `load`; token ids in, so that there is one tokenisation in the project."""
 
     async def __init__(self, llm_config: Any, *, weights_sha: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        await super().__init__(llm_config)
-        self._sha = weights_sha
         self._own = (str(llm_config.model_loading_config.model_source), weights_sha)
+        self._settings = dict(llm_config.engine_kwargs)
+        await asyncio.to_thread(node_local, *self._own)
+        await super().__init__(llm_config)
+        self._sha = ""
+        self._own_told: hand_off.Told | None = None
+        self._proofs: list[dict[str, Any]] = []
         self._asleep = False
         self._open = 0
         self._answered = 0
         self._turn = asyncio.Condition()
         self._replica = serve.get_replica_context().replica_id.to_full_id_str()
+        await self._proved(*self._own, self._own[0])
 
     async def _start_engine(self) -> None:
         """Without Ray's usage report: it waits for a detached actor of its own, which would outlive the run."""
@@ -80,7 +91,7 @@ class EngineServer(LLMServer):
     @contextlib.asynccontextmanager
     async def _holding(self, weights: tuple[str, str] | None) -> Any:
         async with self._turn:
-            while self._asleep or (weights is not None and weights[1] != self._sha):
+            while not self._sha or (weights is not None and weights[1] != self._sha):
                 if self._open == 0:
                     await self._swap(*(weights or self._own))
                 else:  # open requests mean the weights held now: let them end
@@ -94,10 +105,11 @@ class EngineServer(LLMServer):
                 self._turn.notify_all()
 
     async def load(self, path: str, sha: str) -> dict[str, Any]:
-        """Take other weights, once the open requests have ended. Returns {"replica", "weights_sha", "seconds"}."""
+        """Take other weights, once the open requests have ended. Returns replica, weights_sha, seconds, hand_off."""
         started = time.time()
         async with self._holding((path, sha)):
-            return {"replica": self._replica, "weights_sha": self._sha, "seconds": time.time() - started}
+            seconds = time.time() - started
+            return {"replica": self._replica, "weights_sha": self._sha, "seconds": seconds, "hand_off": self._proofs[-1]}
 
     async def rest(self) -> None:
         """Give the GPU to the student's training (`cluster.share_gpu`): weights and cache go, the next request brings them back.
@@ -114,6 +126,7 @@ class EngineServer(LLMServer):
     async def _swap(self, path: str, sha: str) -> None:
         """Pause, reload from a local folder, drop the key-value cache of the old weights, resume."""
         folder = await asyncio.to_thread(node_local, path, sha)
+        await self._tell_of_own(folder)
         self._sha = ""  # if loading fails half-way, nobody may take what is there for either set of weights
         if self._asleep:
             await self.wakeup(tags=["weights"])
@@ -126,7 +139,50 @@ class EngineServer(LLMServer):
                 await self._reload(folder)
             finally:
                 await self.resume()
+        await self._proved(path, sha, folder)
+
+    async def _proved(self, path: str, sha: str, folder: str) -> None:
+        """Take the sha for the engine's, once the engine has said what the trainer did. Raises WrongWeights.
+
+        A base model has no trainer: when it comes back after students, it must say what it said before them.
+        """
+        told, other = self._told_in(folder), "the trainer"
+        if sha == self._own[1] and self._own_told is not None:
+            told, other = self._own_told, "itself before it had others"
+        proof = {"weights_sha": sha, "path": path, "time": time.time()}
+        if told is None:
+            proof["not_compared"] = "no training of ours left what it says of them, of rows that fit into the engine's context"
+        elif self._settings.get("quantization"):
+            proof["not_compared"] = "the engine rounds them (engine_kwargs.quantization)"
+        else:
+            proof |= {"with": other, **hand_off.compared(told, await self._log_probs(told.rows), self._settings["dtype"])}
+        self._proofs.append(proof)
         self._sha = sha
+
+    def _told_in(self, folder: str) -> hand_off.Told | None:
+        told = hand_off.read(folder)
+        fitting = told.fitting(self._settings["max_model_len"]) if told else None
+        return fitting if fitting and fitting.rows else None
+
+    async def _tell_of_own(self, folder: str) -> None:
+        """Before the weights of the start go for the first time: what they say of the rows of those that come."""
+        coming = self._told_in(folder)
+        if coming is not None and self._own_told is None and self._sha == self._own[1]:
+            said = await self._log_probs(coming.rows)
+            self._own_told = replace(coming, log_probs=tuple(map(tuple, said)), dtype=self._settings["dtype"])
+
+    async def _log_probs(self, rows: Sequence[Row]) -> list[list[float]]:
+        """Of each row's completion tokens. Such requests do not read vLLM's prefix cache: all is computed."""
+        from vllm import SamplingParams, TokensPrompt
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+
+        async def of(row: Row) -> list[float]:
+            stream = self.engine._engine_client.generate(TokensPrompt(prompt_token_ids=list(row.ids)), params, uuid.uuid4().hex)
+            told = [output.prompt_logprobs async for output in stream][-1]
+            return [told[at][row.ids[at]].logprob for at in range(row.n_prompt, len(row.ids))]
+
+        return list(await asyncio.gather(*map(of, rows)))
 
     async def _reload(self, folder: str) -> None:
         await self.collective_rpc("reload_weights", kwargs={"weights_path": folder})
@@ -134,7 +190,7 @@ class EngineServer(LLMServer):
         await self.reset_prefix_cache()
 
     async def identity(self) -> dict[str, Any]:
-        """Who answers (replica, weights, node), and how often it has. For tests, evidence and placement checks."""
+        """Who answers (replica, weights, node), how often it has, and the proofs of what it loaded."""
         import os
 
         import ray
@@ -143,6 +199,7 @@ class EngineServer(LLMServer):
             "replica": self._replica,
             "weights_sha": self._sha,
             "answered": self._answered,
+            "hand_offs": list(self._proofs),
             "node": ray.get_runtime_context().get_node_id(),
             "pid": os.getpid(),
         }

@@ -21,6 +21,7 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.room import answer_room
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.reasoning import split_reasoning
+from llm2llm_ray.runtime.models.hand_off import WrongWeights
 from llm2llm_ray.runtime.models.tokens import ChatRefused, prompt_ids
 from llm2llm_ray.types import Reply
 
@@ -38,13 +39,13 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRoute:
-    """A vLLM deployment of this run. `weights` (path, sha) go with every request; None: what it was started with."""
+    """A vLLM deployment of this run. `weights` (path, sha) go with every request, and the sha comes back with every reply."""
 
     app: str
     tokenizer: str
     max_model_len: int
     model: str
-    weights: tuple[str, str] | None = None
+    weights: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,9 @@ class EngineTransport:
             raise ActorUnavailableError("the replica was stopped while it answered", None) from error
         if answer.get("finish_reason") in _BROKEN_OFF:
             raise ActorUnavailableError(f"the engine broke off (finish_reason {answer['finish_reason']})", None)
+        asked, answered = self._route.weights[1], answer["weights_sha"]
+        if answered != asked:
+            raise WrongWeights(f"{self._route.app}: asked for an answer of the weights {asked}, got one of {answered or 'none'}")
         return answer
 
 

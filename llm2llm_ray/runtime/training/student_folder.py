@@ -16,6 +16,7 @@ import torch
 from pyarrow import fs
 
 from llm2llm_ray.config import StudentConfig
+from llm2llm_ray.runtime.models.hand_off import FILE, Told
 from llm2llm_ray.runtime.training.beside_weights import keep_generation_config, keep_tokenizer, say_what_transformers_4_reads
 from llm2llm_ray.storage.files import Files
 
@@ -31,16 +32,27 @@ def exported(files: Files, target: str) -> dict[str, Any] | None:
 
 
 def export_student(
-    engine: Any, tokenizer: Any, metrics: dict[str, Any], *, start: str, student: StudentConfig, files: Files, target: str
+    engine: Any,
+    tokenizer: Any,
+    metrics: dict[str, Any],
+    told: Told,
+    *,
+    start: str,
+    student: StudentConfig,
+    files: Files,
+    target: str,
 ) -> None:
-    """Called by all ranks (ZeRO-3 gathers); rank 0 writes. Returns on every rank when the folder is in place."""
+    """Called by all ranks (ZeRO-3 gathers); rank 0 writes. Returns on every rank when the folder is in place.
+
+    `told` is what the engine says of a few completions, by which whoever loads the folder knows that it has these weights.
+    """
     lora = student.method == "lora"
     if engine.zero_optimization_stage() == 3:
         weights = engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=lora)
     else:
         weights = engine.module_state_dict(exclude_frozen_parameters=lora)
     if torch.distributed.get_rank() == 0:
-        _write(engine.module, tokenizer, weights, metrics, start=start, lora=lora, files=files, target=target)
+        _write(engine.module, tokenizer, weights, metrics, told, start=start, lora=lora, files=files, target=target)
     torch.distributed.barrier()
 
 
@@ -49,6 +61,7 @@ def _write(
     tokenizer: Any,
     weights: dict[str, torch.Tensor],
     metrics: dict[str, Any],
+    told: Told,
     *,
     start: str,
     lora: bool,
@@ -69,6 +82,7 @@ def _write(
         keep_generation_config(Path(start), scratch)
         keep_tokenizer(Path(start), scratch, tokenizer)
         say_what_transformers_4_reads(scratch)
+        (scratch / FILE).write_bytes(told.written())
         if place is not None:
             (scratch / MARKER).write_text(json.dumps(metrics, indent=1))
             _open_to_all(scratch)

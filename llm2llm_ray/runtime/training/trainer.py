@@ -21,7 +21,7 @@ from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.plan import training_gib
 from llm2llm_ray.runtime.connection import device_of
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
-from llm2llm_ray.runtime.models.node_copy import node_local
+from llm2llm_ray.runtime.models.node_copy import fetched
 from llm2llm_ray.runtime.training.deepspeed_config import precision_of, zero_stage_of
 from llm2llm_ray.runtime.training.student_folder import exported
 from llm2llm_ray.runtime.training.worker import TrainJob
@@ -112,7 +112,7 @@ class RayTrainer:
                 self._check_space()
                 metrics = self._job_done(job, name)
             path = self._files.absolute(job.export)
-            sha = model_sha(node_local(path, key))
+            sha = model_sha(fetched(path, key))
             result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
             iteration = None if label == "baseline" else dataset.iteration
             record = self._stages.record(

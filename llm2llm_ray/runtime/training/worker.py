@@ -21,9 +21,11 @@ from llm2llm_ray.config import StudentConfig
 from llm2llm_ray.config.schedule import total_updates, updates_per_epoch
 from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime.models.folders import resolve_model
+from llm2llm_ray.runtime.models.hand_off import WrongWeights
 from llm2llm_ray.runtime.models.node_copy import node_local
 from llm2llm_ray.runtime.models.tokens import encode_rows
 from llm2llm_ray.runtime.training import batching
+from llm2llm_ray.runtime.training.completions import told_by
 from llm2llm_ray.runtime.training.engine import (
     engine_report,
     import_ahead,
@@ -110,6 +112,8 @@ def _trained(job: TrainJob, device: torch.device) -> dict[str, Any]:
         return _run_job(job, log, micro, device)
     except NotFinite as error:
         return {"user_error": str(error)}
+    except WrongWeights as error:
+        return {"user_error": f"{error}; a model must be the same on every node, and stay so while a run goes on"}
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not _out_of_memory(error):
             raise
@@ -128,7 +132,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
     from transformers import AutoTokenizer
 
     student, context = job.student, ray.train.get_context()
-    start = node_local(job.start, job.start_sha) if "://" in job.start else resolve_model(job.start)
+    start = node_local(job.start if "://" in job.start else resolve_model(job.start), job.start_sha)
     tokenizer = AutoTokenizer.from_pretrained(start)
     given = read_rows(job.files, job.parts)
     pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for _, text, answer in given]
@@ -175,7 +179,8 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         **about,
     }
     began = time.monotonic()
-    export_student(engine, tokenizer, metrics, start=start, student=student, files=job.files, target=job.export)
+    told = told_by(training)
+    export_student(engine, tokenizer, metrics, told, start=start, student=student, files=job.files, target=job.export)
     if training.rank == 0:
         log.write(last=True, event="end", update=done.update, export_seconds=round(time.monotonic() - began, 2))
     return metrics
