@@ -26,6 +26,7 @@ from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.stage_inputs import committed
 from llm2llm_ray.rounds.versioning import COMMIT_VERSION, ROUND_VERSION
+from llm2llm_ray.runtime.driver.driver import outcome
 from llm2llm_ray.runtime.driver.evaluate import examine
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
@@ -37,7 +38,7 @@ from llm2llm_ray.storage.stages import stage_key
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.splits import load_splits
-from llm2llm_ray.types import DatasetVersion, Example, Reply, Round, Student
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Reply, Round, Student
 
 LABELS = ["billing", "shipping"]
 ROW = {"id": "r-1", "input": "Where is the parcel?", "output": "shipping", "origin": "seed", "seed_id": None}
@@ -215,7 +216,9 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("task.name", "llm2llm_ray.tasks.classification:Classification", NOTHING, {}),
     ("task.data", "other", {T, R, C, E, X, t}, {}),
     ("task.seed", "other/seed.jsonl", {T, R, C, X, t}, {}),
+    ("task.seed", "other/seed.jsonl", {T, R, C, X, t}, {"evaluation.error_source": "dev"}),  # shown beside the wrong ones
     ("task.dev", "other/dev.jsonl", {C}, {}),
+    ("task.dev", "other/dev.jsonl", {R, C}, {"evaluation.error_source": "dev"}),
     ("task.test", "other/test.jsonl", {C, E, X}, {}),
     ("task.columns", {"text": "body"}, {T, R, C, E, X, t}, {}),
     ("task.options", {"labels": LABELS, "question": "Topic"}, {T, R, C, E, X, s, t}, {}),
@@ -403,12 +406,33 @@ def test_a_script_goes_by_its_content_not_by_its_path(
     assert changed(before, keys(base)) == set(names)
 
 
+def test_an_iteration_that_came_out_otherwise_is_told_anew() -> None:
+    """Curves and counters of a run that went on without its recorded answers: the same student, another round."""
+    dataset = DatasetVersion(id="d", iteration=0, parent=None, parts=("p",), num_rows=1)
+    student = Student(path="m", sha="M0", iteration=0)
+    rounds = [Round(evaluated=12, wrong=wrong, errors={"refused": 1}) for wrong in (1, 1, 2)]
+    recorded, again, real = [Iteration(index=0, dataset=dataset, student=student, round=round_, grown=None) for round_ in rounds]
+    event = json.loads(json.dumps(asdict(recorded)))
+    assert outcome(event) == outcome(asdict(again)) != outcome(asdict(real))
+
+
 def test_the_students_of_two_iterations_are_recorded_apart() -> None:
     noted = Noted(RECORDED)
     test = noted.inputs.test
     assert test is not None
     asked = [noted.parts.graded(Student(path="m", sha="M", iteration=n), test).solve.answerer for n in (0, 1)]
     assert asked[0] != asked[1]
+
+
+def test_the_same_student_on_the_same_rows_is_asked_for_other_examples_in_the_next_iteration() -> None:
+    noted = Noted({})
+    rounds = [
+        noted.parts.augmenter([], "seeds").augment(
+            noted.parts.graded(Student(path="m", sha="M", iteration=n), noted.inputs.seeds).wrong()
+        )
+        for n in (0, 1)
+    ]
+    assert rounds[0].inputs != rounds[1].inputs
 
 
 def test_worked_examples_count_by_what_they_say() -> None:

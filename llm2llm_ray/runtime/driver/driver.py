@@ -6,9 +6,10 @@ finished stages are recorded. It holds handles and counts, never rows of the str
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -114,13 +115,9 @@ class Driver:
             continue_training=config.student.start_from == "previous",
         )
         # A run that goes on tells its finished iterations again; counters and curves have them already.
-        told = [
-            (event["index"], event["dataset"]["id"], event["student"]["sha"], event["round"])
-            for event in self._events.read()
-            if event["event"] == "iteration"
-        ]
+        told = {outcome(event) for event in self._events.read() if event["event"] == "iteration"}
         for iteration in loop:
-            new = (iteration.index, iteration.dataset.id, iteration.student.sha, asdict(iteration.round)) not in told
+            new = outcome(asdict(iteration)) not in told
             self._events.add("iteration", **self._told(iteration))
             self._metrics.finished(iteration, new=new)
             if new:
@@ -214,6 +211,11 @@ class Driver:
         stage = str(self._status["stage"])
         self._events.add("stopping", stage=stage)
         return stage.startswith(("round", "exam"))
+
+
+def outcome(told: Mapping[str, Any]) -> str:
+    """What an iteration came to, the same for the record and for the event that told of it."""
+    return json.dumps([told["index"], told["dataset"]["id"], told["student"]["sha"], told["round"]], sort_keys=True)
 
 
 class _Announced:
