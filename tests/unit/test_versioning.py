@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from stream_rows import Stream, augmented, solved
 
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.rounds.stage_inputs import committed
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example
 
 TASK = Classification(labels=["billing", "account"])
@@ -28,9 +30,11 @@ SEEDS = [
 TEST = [Example(id="t-1", input="My invoice of last month shows the wrong amount", output="billing")]
 
 
-def versions(files: Files, *, held_out: Sequence[Example] = TEST, settings: AugmentationConfig | None = None) -> RecordedVersions:
+def versions(
+    files: Files, *, held_out: Sequence[Example] = TEST, settings: AugmentationConfig | None = None, task: Task = TASK
+) -> RecordedVersions:
     return RecordedVersions(
-        files, TASK, lambda: SEEDS, lambda: held_out, [row.id for row in held_out], settings or AugmentationConfig()
+        files, task, lambda: SEEDS, lambda: held_out, [row.id for row in held_out], settings or AugmentationConfig()
     )
 
 
@@ -169,6 +173,32 @@ def test_a_test_row_that_comes_later_is_kept_out_too(files: Files) -> None:
     told = versions(files, held_out=[Example(id="t-2", input="Can I pay this by bank transfer?", output="billing")])
     grown, _ = told.extend(told.seed(), Stream(files, rows))
     assert grown.num_rows == len(SEEDS)
+
+
+class Silent(Classification):
+    """Finds no answer in anything while it is `silent`."""
+
+    def __init__(self, silent: bool) -> None:
+        super().__init__(labels=["billing", "account"])
+        self.silent = silent
+
+    def answer(self, completion: str) -> str | None:
+        return None if self.silent else super().answer(completion)
+
+
+def test_a_task_that_reads_answers_otherwise_makes_the_index_anew(files: Files) -> None:
+    """Which rows contradict each other is in the index of the rows; the one before was made with another reading of them."""
+    copy = [augmented("s-2", "where do I change my CARD?")]  # billing, as s-1
+    found = []
+    for silent in (True, False):
+        told = versions(files, task=Silent(silent))
+        found.append(told.extend(told.seed(), Stream(files, copy, about=f"silent {silent}"))[1].rejected)
+    assert found == [{"duplicate": 1}, {"duplicate": 1}]
+
+
+def test_a_commit_depends_on_what_it_adds_to() -> None:
+    first, second = (committed(AugmentationConfig(), round_key="r", dataset=dataset, held_out=["h"]) for dataset in ("d0", "d1"))
+    assert first != second
 
 
 def test_a_budget_stop_in_any_row_is_the_rounds(files: Files) -> None:
