@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm2llm_ray.asking.openai_client import check_surroundings
 from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.first_requests import first_requests
@@ -25,10 +26,21 @@ class Checked:
     task: Task
     splits: Splits
 
+    def notices(self, most: int = 10) -> list[str]:
+        """Seed rows that a person should look at, `most` of them by name; the seeds' manifest has all."""
+        found = self.splits.notices
+        if not found:
+            return []
+        left = [f"- and {len(found) - most} more, in versions/000-*/manifest.json of the run"] if len(found) > most else []
+        return [f"Seed rows to look at ({len(found)}):", *(f"- {line}" for line in found[:most]), *left]
+
 
 def check(config: Config, base_dir: str | Path) -> Checked:
     """Load task and rows, look at everything, ask the teacher service what the run will ask it. Raises UserError."""
-    task, splits = load_splits(config.task, load_task(config.task.name, config.task.options), base_dir=base_dir)
+    task, splits = load_splits(
+        config.task, load_task(config.task.name, config.task.options), base_dir=base_dir,
+        near=lambda held_out, known: HeldOut(held_out, config.augmentation.near_test, known).find,
+    )  # fmt: skip
     if config.evaluation.error_source == "dev" and not splits.dev:
         raise UserError(
             "evaluation.error_source: dev needs labelled dev rows, but task.data has no dev file; name one in task.dev or use "

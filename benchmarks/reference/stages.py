@@ -49,11 +49,11 @@ class Inputs:
 
     def gates(self, existing: Iterable[Example]) -> CommitGates:
         from llm2llm_ray.augmentation.commit import CommitGates
+        from llm2llm_ray.augmentation.held_out import HeldOut
 
-        held_out = [*self.splits.dev, *self.splits.test]
-        return CommitGates(
-            existing, held_out, self.config.augmentation, lambda output: self.task.answer(self.task.completion(output))
-        )
+        settings = self.config.augmentation
+        held_out = HeldOut([*self.splits.dev, *self.splits.test], settings.near_test, self.seeds)
+        return CommitGates(existing, held_out, settings, lambda output: self.task.answer(self.task.completion(output)))
 
 
 @dataclass(slots=True, kw_only=True)

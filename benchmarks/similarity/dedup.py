@@ -29,6 +29,7 @@ from benchmarks.similarity.memory_index import MemoryIndex
 from benchmarks.similarity.question_texts import Questions
 from llm2llm_ray.augmentation import similarity
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
 from llm2llm_ray.config import AugmentationConfig
@@ -79,7 +80,7 @@ def measure(questions: Questions, rows: int, store: VersionStore, index_folder: 
     for kept in (similarity._keys, similarity._text_bag):  # the search's texts: a commit's are new to it
         kept.cache_clear()
     with clock.step("held out"):  # the same at all sizes
-        gates = CommitGates(index, held_out, SETTINGS, str)
+        gates = CommitGates(index, HeldOut(held_out, SETTINGS.near_test), SETTINGS, str)
     with clock.step("commit"):
         verdicts = list(gates.admit(candidates))
     grown = store.commit((v.example for v in verdicts if isinstance(v, Admitted)), parent=version, iteration=1, about={})

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from datasketch import MinHash, MinHashLSH
 
-from llm2llm_ray.augmentation.normal_form import words
 from llm2llm_ray.augmentation.similarity import _REORDERED, _WEIGHT_FLOOR, LONG, _bag, _bag_key, _most_changed, _same_key
+from llm2llm_ray.tasks.normal_form import words
 
 _PERMUTATIONS = 128
 _RECALL = 0.995

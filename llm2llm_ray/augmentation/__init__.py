@@ -8,5 +8,6 @@
   function there and one name in its `GATES`.
 - `commit.py` looks at all rows (copies, contamination, conflicts), so it runs once per round, in canonical order: what
   arrived first changes nothing. A new gate of this kind is one method there.
-- `normal_form.py` says when two texts are the same; `similarity.py` finds the nearly same among many.
+- `held_out.py` says what is near to a dev or test row, strictly, by comparing with each. `similarity.py` finds near copies
+  among any number of training rows. When two texts are the same: `tasks/normal_form.py`.
 """

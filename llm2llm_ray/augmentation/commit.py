@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
 
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.row_index import answer_tag
 from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
 from llm2llm_ray.config import AugmentationConfig
@@ -60,24 +61,25 @@ class CommitGates:
     def __init__(
         self,
         existing: Iterable[Example] | NearDuplicates,
-        held_out: Iterable[Example] | NearDuplicates,
+        held_out: HeldOut,
         settings: AugmentationConfig,
         answer: Callable[[str], str | None],
     ) -> None:
-        """`existing`: rows of D^0..D^i. `held_out`: dev and test rows. Either as rows, or as their index (row_index.py),
-        which for `existing` has the rows' answers as tags. `answer`: a row's output -> its gold answer,
-        `lambda output: task.answer(task.completion(output))`; two rationales for one answer are no contradiction."""
+        """`existing`: rows of D^0..D^i, or their index (row_index.py) with the rows' answers as tags. `answer`: a row's
+        output -> its gold answer, `lambda output: task.answer(task.completion(output))`; two rationales for one answer
+        are no contradiction."""
         self._answer = answer
         self._rows = self._index(existing, settings.near_duplicate)
-        self._held_out = self._index(held_out, settings.near_test)
+        if held_out.threshold != settings.near_test:
+            raise ValueError(f"held-out rows for threshold {held_out.threshold}, where {settings.near_test} is asked")
+        self._held_out = held_out
 
     def admit(self, candidates: Iterable[Candidate]) -> Iterator[Admitted | Refused]:
         """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates."""
         drafts = sorted(candidates, key=lambda c: c.order)
         for number, candidate in enumerate(drafts):
             if number % AHEAD == 0:
-                for index in (self._held_out, self._rows):
-                    index.look_ahead(draft.input for draft in drafts[number : number + AHEAD])
+                self._rows.look_ahead(draft.input for draft in drafts[number : number + AHEAD])
             rejected = self._contaminated(candidate) or self._copied(candidate)
             if rejected is not None:
                 yield Refused(candidate=candidate, rejected=rejected)

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from llm2llm_ray.augmentation.normal_form import same_text
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.tasks.normal_form import same_text
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.tasks.teacher_text import chat_markup
 from llm2llm_ray.types import Draft, Graded, Rejected

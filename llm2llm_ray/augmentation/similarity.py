@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2llm_ray.augmentation.minhash_bands import Bands
-from llm2llm_ray.augmentation.normal_form import identity, numbers, words
 from llm2llm_ray.augmentation.segments import (
     FIRST_BAND,
     REORDERED,
@@ -39,6 +38,7 @@ from llm2llm_ray.augmentation.segments import (
     table_of,
     texts_of,
 )
+from llm2llm_ray.tasks.normal_form import identity, numbers, words
 
 LONG = 12
 """Words from which a text counts as long."""

@@ -33,6 +33,8 @@ def run(
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
     _warn(resolved)
+    for line in checked.notices():
+        errors.print(shown(line), soft_wrap=True)
     if dry_run:
         render_plan(plan(resolved, checked), console(markup=False))
         return

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm_ray.augmentation.similarity import NearDuplicates
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.storage.versions import VersionStore
@@ -95,19 +95,19 @@ def _held_out(record: RunRecord) -> dict[str, DatasetVersion]:
 def _check(record: RunRecord, version: DatasetVersion, held_out: Mapping[str, DatasetVersion]) -> Check:
     """Repeats the gate's comparison on what is exported, with the gate's own threshold."""
     threshold = float(record.config["augmentation"]["near_test"])
-    index, against = NearDuplicates(threshold), 0
-    for split, rows in held_out.items():
-        folder = "inputs/dev" if split == "validation" else "inputs/test"
-        for row in VersionStore(record.files, folder).rows(rows):
-            index.add(row.id, row.input)
-            against += 1
+    kept_out = [
+        row
+        for split, rows in held_out.items()
+        for row in VersionStore(record.files, "inputs/dev" if split == "validation" else "inputs/test").rows(rows)
+    ]
+    gate = HeldOut(kept_out, threshold, (row for row in record.version_rows(version) if row.origin != "augmented"))
     near: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for row in record.version_rows(version):
         origin = "written" if row.origin == "augmented" else "given"
         total[origin] += 1
-        near[origin] += index.find(row.input) is not None
+        near[origin] += gate.find(row.input) is not None
     return Check(
-        threshold=threshold, against=against, written=total["written"], written_near=near["written"],
+        threshold=threshold, against=len(kept_out), written=total["written"], written_near=near["written"],
         given=total["given"], given_near=near["given"],
     )  # fmt: skip

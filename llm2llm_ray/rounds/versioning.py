@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
@@ -33,8 +34,8 @@ from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Example, Round
 
-ROUND_VERSION = 2  # raised by hand when the code of the stage gives other results for the same inputs
-COMMIT_VERSION = 1
+ROUND_VERSION = 3  # raised by hand when the code of the stage gives other results for the same inputs
+COMMIT_VERSION = 2
 
 
 class RecordedVersions:
@@ -107,10 +108,9 @@ class RecordedVersions:
         self._on_stage("commit", iteration)
         self._events.add("stage_started", stage="commit", iteration=iteration, key=key)
         started = time.time()
-        held_out = Part(name=" ".join(self._held_out_ids), rows=self._held_out)
         gates = CommitGates(
-            open_index(self._index("rows"), self._parts(dataset), self._settings.near_duplicate, self._answer, self._about()),
-            open_index(self._index("held-out"), [held_out], self._settings.near_test),
+            open_index(self._index(), self._parts(dataset), self._settings.near_duplicate, self._answer, self._about()),
+            HeldOut(self._held_out(), self._settings.near_test, self._seed_rows()),
             self._settings,
             self._answer,
         )
@@ -154,10 +154,10 @@ class RecordedVersions:
 
         return [part(path) for path in dataset.parts]
 
-    def _index(self, name: str) -> Path:
+    def _index(self) -> Path:
         """Below the run; for a run on an object store, below this node's cache."""
         run = hashlib.sha256(self._files.root.encode()).hexdigest()[:16]
-        return (self._files.local_root or Path.home() / ".cache" / "llm2llm_ray" / run) / "index" / name
+        return (self._files.local_root or Path.home() / ".cache" / "llm2llm_ray" / run) / "index" / "rows"
 
     def _write_refused(self, path: str, refused: list[Refused]) -> str | None:
         """What the commit gates turned away, with lineage and reason; of this commit, since other gates refuse others."""

@@ -15,7 +15,7 @@ relative to it, so a run folder can be moved or copied. This package writes:
       replies/<folder of a stage>/  every model answer, durable before it is used (replies.py)
         segment-<uuid>.jsonl        one per writing process, appended only
       stages/train-001-<key>.json     what finished, with its inputs, result and times (stages.py)
-      index/rows, index/held-out    near-duplicate indexes: a cache, made again from the versions (augmentation/row_index.py)
+      index/rows                    near-duplicate index: a cache, made again from the versions (augmentation/row_index.py)
       .tmp/                         files being written; cleared by the driver when it starts
 
 Nothing above changes once it stands, except `lease`; files that grow (`events.jsonl`, segments) grow at their end.

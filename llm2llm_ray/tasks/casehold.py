@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -86,7 +87,7 @@ class CaseHold(Task):
             choices = [_one_line(text_of(row, name)) for name in self.choice_columns]
         else:
             choices = _listed_choices(row["choices"])
-        label = text_of(row, "label", numbers=True).upper()
+        label = unicodedata.normalize("NFKC", text_of(row, "label", numbers=True)).upper()
         letter = LETTERS[int(label)] if label in ("0", "1", "2", "3", "4") else label
         if letter not in tuple(LETTERS):
             raise ValueError(f"field label: {shown(label)} is neither 0 to 4 nor A to E: correct the row")

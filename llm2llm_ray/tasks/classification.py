@@ -1,14 +1,17 @@
 """Short texts with one label each: intents, question types, sentiments.
 
-One rule reads labels everywhere: a label is compared without surrounding white space, quotes, markdown emphasis and one
-final full stop, ignoring case, and must be one of the set exactly; a label inside a sentence is no answer.
+One rule reads labels everywhere, in the config, in rows and in what models say: a label is compared without surrounding
+white space, quotes, markdown emphasis and one final full stop, ignoring case, Unicode form (composed or not, full-width)
+and what cannot be seen, and must be one of the set exactly; a label inside a sentence is no answer.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from llm2llm_ray.tasks.rows import shown, text_of
 from llm2llm_ray.tasks.task import Task
@@ -46,7 +49,7 @@ class Classification(Task):
         for, `instruction` an optional first line of its prompt.
         """
         self.labels = _checked(labels or ())
-        self.descriptions = dict(labels) if isinstance(labels, Mapping) else {}
+        self.descriptions = dict(zip(self.labels, labels.values(), strict=True)) if isinstance(labels, Mapping) else {}
         self.item = item
         self.items = items or f"{item}s"
         self.question = question
@@ -60,10 +63,9 @@ class Classification(Task):
 
     def example(self, row: Mapping[str, object], row_id: str) -> Example:
         text, label = text_of(row, "text"), text_of(row, "label", numbers=True)
-        known = self.labels if self.labels else (label,)
-        for candidate in known:
-            if candidate.casefold() == label.casefold():
-                return Example(id=row_id, input=text, output=candidate)
+        known = self._known(label) if self.labels else label_of(label)
+        if known is not None:
+            return Example(id=row_id, input=text, output=known)
         raise ValueError(
             f"label {shown(label)} is not in the set ({', '.join(self.labels)}): "
             "correct the row, or add the label to task.options.labels"
@@ -75,8 +77,11 @@ class Classification(Task):
 
     def answer(self, completion: str) -> str | None:
         line = next((line for line in completion.splitlines() if line.strip()), "")
-        found = [label for label in self.labels if _bare(label) == _bare(line)]
-        return found[0] if found else None
+        return self._known(line)
+
+    def _known(self, said: str) -> str | None:
+        """The label that is meant; None where it is none of the set."""
+        return next((label for label in self.labels if _bare(label) == _bare(said)), None)
 
     def is_correct(self, output: str, completion: str) -> bool:
         answer = self.answer(completion)
@@ -145,20 +150,29 @@ class Classification(Task):
         problem = unusable(text, parent)
         if problem:
             return reject(*problem, text)
-        for known in self.labels:
-            if known.casefold() == label.strip().casefold():
-                return Draft(input=text.strip(), output=known)
+        known = self._known(label)
+        if known is not None:
+            return Draft(input=text.strip(), output=known)
         return reject("unknown_label", label[:80].encode("utf-8", "backslashreplace").decode(), text)
 
 
+def label_of(text: str) -> str:
+    """A label as it is kept: composed, with nothing around it. `re\u0301` and `r\u00e9` are one spelling."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+@lru_cache(maxsize=1 << 12)
 def _bare(label: str) -> str:
-    return label.strip().strip(_AROUND).removesuffix(".").strip(_AROUND).casefold()
+    """What labels are compared by."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    seen = " ".join("".join(char for char in plain if unicodedata.category(char) != "Cf").split())
+    return seen.strip(_AROUND).removesuffix(".").strip(_AROUND)
 
 
 def _checked(labels: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels must be a list of texts, or label: description, not {shown(labels)}; quote numbers")
-    names = tuple(label.strip() for label in labels)
+    names = tuple(label_of(label) for label in labels)
     seen: dict[str, str] = {}
     for name in names:
         if not _bare(name):

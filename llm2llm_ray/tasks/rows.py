@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
+from unicodedata import normalize
 
 from llm2llm_ray.errors import UserError
 
@@ -57,8 +58,10 @@ def read_rows(source: str | Path, *, split: str, columns: Mapping[str, str], nee
     known: dict[str, int] = {}
     repeats: Counter[str] = Counter()
     place = place_of(source, split)
-    for line, raw in _raw_rows(source, split):
+    columns = {field: normalize("NFC", name) for field, name in columns.items()}
+    for line, read in _raw_rows(source, split):
         where = f"{place}, line {line}"
+        raw = {normalize("NFC", name) if isinstance(name, str) else name: value for name, value in read.items()}
         row = {**raw, **_fields(raw, columns, needed, where)}
         row["id"] = _id(raw, columns.get("id", "id"), where) or _content_id(row, needed, split, repeats)
         if str(row["id"]) in known:
@@ -95,7 +98,7 @@ def _fields(raw: Row, columns: Mapping[str, str], needed: Sequence[str], where: 
         value = raw[name]
         if value is None or value != value:  # a NaN is the one value that differs from itself
             raise UserError(f"{where}: field {field}: {shown(value)} is no value: fill it in or remove the row")
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not any(char.isprintable() and not char.isspace() for char in value):
             raise UserError(f"{where}: field {field}: the text is blank ({shown(value)}): fill it in or remove the row")
     return {field: raw[name] for field, name in names.items()}
 

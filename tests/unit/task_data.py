@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-DATA = Path(os.environ.get("LLM2LLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+def data_folder(test_file: Path) -> Path:
+    """`shared/data` in a folder above the checkout (a clone beside it, or a worktree farther down), or what LLM2LLM_DATA says."""
+    if named := os.environ.get("LLM2LLM_DATA"):
+        return Path(named)
+    places = [parent / "shared" / "data" for parent in test_file.resolve().parents[3:]]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+DATA = data_folder(Path(__file__))
 
 
 def real_rows(name: str) -> list[dict[str, Any]]:

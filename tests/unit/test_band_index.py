@@ -11,6 +11,7 @@ from datasketch import MinHash
 
 from llm2llm_ray.augmentation import similarity
 from llm2llm_ray.augmentation.commit import CommitGates
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.minhash_bands import Bands
 from llm2llm_ray.augmentation.row_index import Part, answer_tag, open_index
 from llm2llm_ray.augmentation.similarity import NearDuplicates
@@ -163,9 +164,11 @@ def test_another_threshold_answer_or_part_is_another_index(tmp_path: Path) -> No
 
 def test_the_gates_take_an_index_for_its_rows(tmp_path: Path) -> None:
     index = open_index(tmp_path, Read().parts, 0.9, str)
-    CommitGates(index, [], AugmentationConfig(near_duplicate=0.9), str)
+    CommitGates(index, HeldOut([], 0.8), AugmentationConfig(near_duplicate=0.9), str)
     with pytest.raises(ValueError, match=r"threshold 0.9, where 0.8"):
-        CommitGates([], index, AugmentationConfig(near_test=0.8), str)
+        CommitGates(index, HeldOut([], 0.8), AugmentationConfig(near_duplicate=0.8), str)
+    with pytest.raises(ValueError, match=r"threshold 0.9, where 0.8"):
+        CommitGates([], HeldOut([], 0.9), AugmentationConfig(near_test=0.8), str)
 
 
 def test_tags_tell_answers_apart() -> None:

@@ -144,3 +144,33 @@ def test_any_label_set_is_refused_or_told_apart(labels: list[str]) -> None:
         return
     for label in task.labels:
         assert task.answer(task.completion(label)) == label
+
+
+COMPOSED, DECOMPOSED = "r\u00e9clamation", "re\u0301clamation"
+
+
+@pytest.mark.parametrize("configured", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize(
+    "said",
+    [COMPOSED, DECOMPOSED, DECOMPOSED.upper(), "r\u00e9\u00adclamation", f"\u200b{COMPOSED}\u00a0", "\uff52\u00e9clamation."],
+)
+def test_labels_that_look_the_same_are_the_same(configured: str, said: str) -> None:
+    task = Classification(labels={configured: "wants something put right", "merci": ""})
+    assert task.labels == (COMPOSED, "merci") and task.descriptions[COMPOSED] == "wants something put right"
+    assert task.example({"text": "Ma carte", "label": said}, "s-1").output == COMPOSED
+    assert task.answer(f" {said}") == COMPOSED and task.is_correct(configured, said)
+    reply = json.dumps({"text": "Ma facture", "label": said})
+    assert task.parse(reply, WRONG, style="chat", count=1, cut=False) == [Draft(input="Ma facture", output=COMPOSED)]
+
+
+@pytest.mark.parametrize(
+    "other", [DECOMPOSED, "R\u00c9CLAMATION", "r\u00e9clama\u200btion", "\uff52\u00e9clamation", "\u00a0r\u00e9clamation"]
+)
+def test_two_labels_that_look_the_same_are_refused(other: str) -> None:
+    with pytest.raises(ValueError, match="read the same: rename one"):
+        Classification(labels=[COMPOSED, other])
+
+
+def test_inner_spaces_of_any_kind_are_one_space_in_a_label() -> None:
+    task = Classification(labels=["not ok", "ok"])
+    assert task.answer("not\u00a0ok") == "not ok" and task.answer("not  ok") == "not ok" and task.answer("notok") is None

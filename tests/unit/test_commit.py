@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation import commit, similarity
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates, Refused
-from llm2llm_ray.augmentation.normal_form import same_text
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.tasks.normal_form import same_text
 from llm2llm_ray.types import Example, Lineage
 
 _SEED = Example(id="s-1", input="Where do I change my card?", output="billing")
@@ -35,7 +36,8 @@ def _candidate(
 
 
 def _gates(**settings: float) -> CommitGates:
-    return CommitGates([_SEED], [_TEST], AugmentationConfig(**settings), lambda output: output.strip().lower() or None)
+    chosen = AugmentationConfig(**settings)
+    return CommitGates([_SEED], HeldOut([_TEST], chosen.near_test), chosen, lambda output: output.strip().lower() or None)
 
 
 def _verdicts(gates: CommitGates, *candidates: Candidate) -> list[tuple[str, str]]:
@@ -59,12 +61,12 @@ def test_the_answer_decides_a_conflict_not_its_wording() -> None:
 
 def test_dev_and_test_rows_are_kept_farther_off_than_rows() -> None:
     changed = _LONG.replace("charged", "billed").replace("week", "month").replace("nobody", "none")
-    assert _verdicts(_gates(), _candidate(changed)) == [("contaminated", "by t-1 (0.85)")]
+    assert _verdicts(_gates(), _candidate(changed)) == [("contaminated", "by t-1 (0.84)")]
     assert _verdicts(_gates(near_test=0.9), _candidate(changed)) == [("", "a-")]
 
 
 def test_contamination_comes_before_any_other_reason() -> None:
-    gates = CommitGates([_SEED], [_SEED], AugmentationConfig(), str.strip)
+    gates = CommitGates([_SEED], HeldOut([_SEED], 0.8), AugmentationConfig(), str.strip)
     assert _verdicts(gates, _candidate(_SEED.input)) == [("contaminated", "by s-1 (1.00)")]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2llm_ray.augmentation.normal_form import numbers, same_text, words
+from llm2llm_ray.tasks.normal_form import numbers, same_text, words
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def test_line_numbers_are_those_of_the_file(tmp_path: Path) -> None:
         ),
         (b'{"text": null, "label": "x"}\n', "line 1: field text: None is no value: fill it in or remove the row"),
         (b'{"text": " ", "label": "x"}\n', "line 1: field text: the text is blank"),
+        (b'{"text": "\\u200b\\u00a0\\ufeff", "label": "x"}\n', "line 1: field text: the text is blank"),
         (b'{"text": "a", "label": "x", "id": [1]}\n', "line 1: id [1]: expected a text or whole number"),
         (b'{"text": "a", "label": "x", "id": true}\n', "line 1: id True: expected a text or whole number"),
         (b"\n \n", "the file has no rows"),

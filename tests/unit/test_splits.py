@@ -1,16 +1,21 @@
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from task_data import real_folder
 
+from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.config import TaskConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k
-from llm2llm_ray.tasks.splits import Splits, load_splits, same_text
+from llm2llm_ray.tasks.normal_form import identity, words
+from llm2llm_ray.tasks.seed_rows import Finder
+from llm2llm_ray.tasks.splits import Splits, load_splits
+from llm2llm_ray.types import Example
 
 
 def write(folder: Path, **files: list[tuple[str, str]]) -> Path:
@@ -83,11 +88,11 @@ def test_a_capped_test_keeps_the_classes_shares(cap: int, tmp_path: Path) -> Non
 
 
 def test_a_drawn_seed_is_no_repeat_and_no_held_out_row(tmp_path: Path) -> None:
-    seed = [*SEED, ("WHERE is it, 0?", "HUM"), ("test 3!", "HUM"), ("Dev... one", "LOC")]
+    seed = [*SEED, ("WHERE is it, 0?", "LOC"), ("test 3!", "HUM"), ("Dev... one", "LOC")]
     folder = write(tmp_path, seed=seed, dev=[("dev one", "LOC"), ("Test 5", "LOC")], test=TEST)
     _, splits = load(folder, seed_rows=8)
-    keys = [same_text(example.input) for example in splits.seed]
-    assert len(set(keys)) == 8 and not {"test3", "devone"} & set(keys)
+    keys = [identity(words(example.input)) for example in splits.seed]
+    assert len(set(keys)) == 8 and not {identity(words(text)) for text in ("test 3", "dev one")} & set(keys)
     assert splits.counts["leaked_removed"] == 2
     assert splits.counts["duplicates_removed"] == 1
     assert splits.counts["dev_leaked_removed"] == 1
@@ -197,3 +202,83 @@ def test_a_hub_dataset_is_read_by_split_with_class_names(tmp_path: Path, monkeyp
     assert (len(splits.dev), len(splits.test)) == (2, 0)
     message = complaint("owner/name:default", columns={"text": "sentence"}, test="tset")
     assert "task.test: tset: no such file; the dataset's splits: train, validation" in message
+
+
+LEAKS = [("What county is Modesto in ?", "LOC"), ("Who wrote the Iliad ?", "HUM")]
+COPIES = [("Which county is Modesto in", "LOC"), ("who ever wrote the Iliad", "HUM")]
+
+
+def near(held_out: Sequence[Example], known: Sequence[Example]) -> Finder:
+    return HeldOut(held_out, 0.8, known).find
+
+
+def load_near(folder: Path, **settings: Any) -> Splits:
+    config = TaskConfig(**{"name": "classification", "data": str(folder), **settings})
+    return load_splits(config, Classification(), base_dir=folder, near=near)[1]
+
+
+def test_near_copies_in_a_seed_file_taken_whole_are_named_and_stay(tmp_path: Path) -> None:
+    splits = load_near(write(tmp_path, seed=[*SEED, *COPIES], dev=LEAKS[1:], test=LEAKS[:1]))
+    assert [row.input for row in splits.seed[8:]] == [text for text, _ in COPIES]
+    assert splits.counts["near_held_out"] == 2
+    assert splits.notices == [
+        f"{tmp_path}/seed.jsonl, line 9: 'Which county is Modesto in' is near (0.80) to 'What county is Modesto in ?' "
+        f"({tmp_path}/test.jsonl, line 1)",
+        f"{tmp_path}/seed.jsonl, line 10: 'who ever wrote the Iliad' is near (0.80) to 'Who wrote the Iliad ?' "
+        f"({tmp_path}/dev.jsonl, line 1)",
+    ]
+
+
+@pytest.mark.parametrize("draw", [{"seed_rows": 8}, {"seeds_per_class": 4}])
+def test_near_copies_are_passed_over_in_drawing(draw: dict[str, int], tmp_path: Path) -> None:
+    folder = write(tmp_path, seed=[*COPIES, *SEED], test=LEAKS)
+    splits = load_near(folder, **draw)
+    assert sorted(row.input for row in splits.seed) == sorted(text for text, _ in SEED)
+    assert splits.counts["near_removed"] == len(splits.notices) <= 2
+    assert all(line.startswith(f"passed over: {tmp_path}/seed.jsonl, line ") for line in splits.notices)
+    with pytest.raises(UserError, match=r"near copies\): lower it"):
+        load_near(folder, **{name: count + 1 for name, count in draw.items()})
+
+
+def test_a_text_with_two_answers_is_refused_with_both_places(tmp_path: Path) -> None:
+    seed = [*SEED, ("Is it  caf\u00e9 ?", "LOC"), ("Is it cafe\u0301 ?", "HUM")]
+    message = complaint(write(tmp_path, seed=seed, test=TEST))
+    for part in (
+        "seed.jsonl, line 9: 'Is it caf\u00e9 ?' is 'LOC'",
+        "is 'HUM' in",
+        "seed.jsonl, line 10",
+        "remove one",
+        "task.seed_rows",
+    ):
+        assert part in message
+    _, splits = load(tmp_path, seed_rows=8)
+    assert splits.counts["conflicting_removed"] == 2
+    assert not [row for row in splits.seed if row.input.startswith("Is it")]
+
+
+def test_texts_that_differ_in_punctuation_alone_may_have_two_answers_and_are_named(tmp_path: Path) -> None:
+    _, splits = load(write(tmp_path, seed=[*SEED, ("You are here.", "LOC"), ("You are here?", "HUM")], test=TEST))
+    assert len(splits.seed) == 10
+    assert len(splits.notices) == 1 and "line 9: 'You are here.' is 'LOC', and with other case" in splits.notices[0]
+    assert "line 10 says 'HUM'" in splits.notices[0]
+
+
+def test_two_ways_to_one_result_are_one_answer(tmp_path: Path) -> None:
+    rows = [{"question": "2 and 2?", "answer": f"{way}\n#### {result}"} for way, result in (("a", "4"), ("b", "4.0"), ("c", "5"))]
+    for count, fits in ((2, True), (3, False)):
+        (tmp_path / "seed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows[:count]))
+        config = TaskConfig(name="gsm8k", data=str(tmp_path))
+        if fits:
+            assert load_splits(config, Gsm8k(), base_dir=".")[1].counts["repeats"] == 1
+        else:
+            with pytest.raises(UserError, match=r"line 1: '2 and 2\?' is .* in .*line 3"):
+                load_splits(config, Gsm8k(), base_dir=".")
+
+
+def test_labels_and_columns_are_compared_composed(tmp_path: Path) -> None:
+    (tmp_path / "seed.csv").write_text("text,cate\u0301gorie\nO\u00f9 est ma carte,re\u0301clamation\nMerci,r\u00e9clamation\n")
+    config = TaskConfig(name="classification", data=str(tmp_path), columns={"label": "cat\u00e9gorie"})
+    for task in (Classification(), Classification(labels=["r\u00e9clamation"]), Classification(labels=["re\u0301clamation"])):
+        made, splits = load_splits(config, task, base_dir=".")
+        assert isinstance(made, Classification) and made.labels == ("r\u00e9clamation",)
+        assert [row.output for row in splits.seed] == ["r\u00e9clamation"] * 2

@@ -18,7 +18,8 @@ from llm2llm_ray.tasks import TASKS, load_task
 from llm2llm_ray.tasks.casehold import HOLDING, CaseHold
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k
-from llm2llm_ray.tasks.splits import Splits, load_splits, same_text
+from llm2llm_ray.tasks.normal_form import identity, words
+from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
@@ -186,9 +187,9 @@ def test_what_describes_a_task_is_stable_json(name: str) -> None:
 def test_the_job_draws_clean_seeds_from_the_real_data(name: str) -> None:
     """README of the data: 11 of TREC's 500 test rows also stand in its train file, and SNIPS's holds 169 texts twice."""
     task, splits = loaded(name)
-    keys = [same_text(row.input) for row in splits.seed]
+    keys = [identity(words(row.input)) for row in splits.seed]
     assert len(set(keys)) == len(keys) >= 8 and len(splits.test) >= 16
-    assert not set(keys) & {same_text(example.input) for _, example in held_out(name)}
+    assert not set(keys) & {identity(words(example.input)) for _, example in held_out(name)}
     least_leaks, least_repeats = {"trec": (11, 0), "snips": (1, 169 - 34)}.get(name, (0, 0))
     assert splits.counts["leaked_removed"] >= least_leaks and splits.counts["duplicates_removed"] >= least_repeats
     if isinstance(task, Classification):

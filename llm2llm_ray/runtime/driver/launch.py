@@ -103,7 +103,8 @@ def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
     resolved = config.model_dump_json(indent=1).encode()
     files.write_once(config_path(config), resolved)
     splits, recorded = checked.splits, config.evaluation.recorded_answers
-    seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about={"rows": dict(splits.counts)})
+    about = {"rows": dict(splits.counts), "notices": list(splits.notices)}
+    seeds = VersionStore(files).commit(splits.seed, parent=None, iteration=0, about=about)
     return {
         "config": config,
         "task": checked.task,
