@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from task_data import real_folder
 
-from benchmarks.similarity.contamination import EDITS, ONE_WORD, bucket, is_copy, measured, rows_of, unmet
+from benchmarks.similarity.contamination import bucket, is_copy, measured, rows_of, unmet
+from benchmarks.similarity.edits import EDITS, ONE_WORD
 
 
 @pytest.mark.parametrize(
