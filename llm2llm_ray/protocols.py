@@ -1,4 +1,4 @@
-"""The ports of the loop: one or two verbs each. `algorithm.py` knows these and nothing below them.
+"""The ports of the loop: a verb or a few each. `algorithm.py` knows these and nothing below them.
 
 `graded` and `augmented` are single-pass streams: building them starts nothing; the work runs when `Versions` drains
 them. So a teacher that reads `graded.wrong()` works while the student is still being evaluated.

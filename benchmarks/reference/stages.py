@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.asking.request import AskModel, Request
-from llm2llm_ray.asking.room import answer_room
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.errors import UserError

@@ -1,4 +1,4 @@
-"""Why a request to a service got no answer: what the service said, whether asking again may help, and what a person can do.
+"""Why a request to a service got no answer: what the service said, and whether asking again may help.
 
 Services say it in many forms; `said` finds the words in all of them. Pure: no HTTP, no clock.
 """

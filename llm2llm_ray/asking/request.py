@@ -1,7 +1,7 @@
 """What is asked of a model, as data: a request has a prompt, sampling parameters and a place in the run.
 
 The place (row, ordinal, attempt) makes the sampling seed, so asking the same thing again, after a crash or a retry, asks
-for the same sample, and asking for another example asks for another one.
+for the same sample, and asking for another example asks for another one. The key of a stored reply is `answerer.py`'s.
 """
 
 from __future__ import annotations

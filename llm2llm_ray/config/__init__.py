@@ -4,9 +4,10 @@
 """
 
 from llm2llm_ray.config.cluster import ClusterConfig, Pool
+from llm2llm_ray.config.engine import EngineConfig
 from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, MaxUnanswered, RunConfig
 from llm2llm_ray.config.settings import Config
-from llm2llm_ray.config.student import EngineConfig, LoraSettings, StudentConfig
+from llm2llm_ray.config.student import LoraSettings, StudentConfig
 from llm2llm_ray.config.task import TaskConfig
 from llm2llm_ray.config.teacher import BudgetConfig, TeacherConfig
 

@@ -23,7 +23,7 @@ class ClusterConfig(Section):
     """Logical CPUs that a training worker reserves for the whole run; None: 1 beside a GPU, 0.1 on CPU (as the engines: whoever
     has work uses all cores)."""
     threads: int | None = Field(default=None, ge=1)
-    """OpenMP threads of each training worker and engine on CPU; None: all cores of the node, divided by workers."""
+    """OpenMP threads of each training worker and engine on CPU; None: all cores of the node, which training workers divide."""
     gpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_engine: float = Field(default=1, gt=0)
     share_gpu: bool = False

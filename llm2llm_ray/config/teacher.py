@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from llm2llm_ray.config.engine import EngineConfig
 from llm2llm_ray.config.secrets import names_a_secret, secrets_in
 from llm2llm_ray.config.section import Section
-from llm2llm_ray.config.student import EngineConfig
 
 
 class BudgetConfig(Section):

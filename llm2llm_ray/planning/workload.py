@@ -124,7 +124,7 @@ def _prompt_tokens(prompt: Prompt) -> float:
 
 
 def _error_rows(config: Config, checked: Checked) -> Sequence[Example]:
-    return checked.splits.dev if config.evaluation.error_source == "dev" else checked.splits.seed
+    return checked.splits.error_source(config.evaluation.error_source)
 
 
 def _asked_tokens(config: Config, checked: Checked, sample: Sequence[Example]) -> Iterator[float]:

@@ -2,6 +2,6 @@
 
 - `solving.py`: the student's role, one row at a time; `augmenting.py`: the teacher's.
 - `rows.py`: what a drained stream left in storage; `unanswered.py`: whether enough of it was answered to count.
-- `versioning.py`: from a stream to D^{i+1}, with both stages recorded; `stage_inputs.py`: what each of them depends on, for its
+- `versioning.py`: from a stream to D^{i+1}, with both stages recorded; `round_inputs.py`: what each of them depends on, for its
   key.
 """

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import Any
 
 from llm2llm_ray.accuracy import grade
+from llm2llm_ray.asking.no_answer import PASSING, reason_of
 from llm2llm_ray.asking.request import AskModel, Request, merged_system, sampling_seed
-from llm2llm_ray.asking.unanswered import PASSING, reason_of
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig

@@ -22,7 +22,7 @@ _TRIED = 3
 
 def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Request]]:
     """Requests of each kind that the teacher gets, for the longest rows; a kind that the run does not ask is left out."""
-    sources = splits.dev if config.evaluation.error_source == "dev" else splits.seed
+    sources = splits.error_source(config.evaluation.error_source)
     role = Augment(
         task, Peers(task, splits.seed), teacher=config.teacher, settings=config.augmentation, iteration=0,
         run_seed=config.run.seed,

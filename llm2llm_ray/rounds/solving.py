@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
 
+from llm2llm_ray.asking.no_answer import NO_BUDGET, detail_of, reason_of
 from llm2llm_ray.asking.request import AskModel, Request, merged_system
-from llm2llm_ray.asking.unanswered import NO_BUDGET, detail_of, reason_of
 from llm2llm_ray.config.schedule import TEACHER_SHOTS
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.tasks.task import Task

@@ -25,9 +25,9 @@ from llm2llm_ray.augmentation.row_index import Part, open_index
 from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.protocols import AugmentedStream, GradedStream, Stream
+from llm2llm_ray.rounds.enough_answered import check_answered
+from llm2llm_ray.rounds.round_inputs import committed
 from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
-from llm2llm_ray.rounds.stage_inputs import committed
-from llm2llm_ray.rounds.unanswered import check_answered
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.storage.versions import VersionStore

@@ -17,7 +17,7 @@ COMPUTES = "LLM2LLM_COMPUTES"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Example: Variable("RAY_worker_niceness", "0", "…", "test_own_ray.py::test_workers_keep_the_priority")"""
+    """Example: Variable("RAY_worker_niceness", "0", "…", "integration/test_loop.py::test_…")"""
 
     name: str
     value: str

@@ -32,6 +32,11 @@ class Splits:
     """
     sources: Mapping[str, str] = field(default_factory=dict)
     """Split -> the file or hub split it was read from."""
+
+    def error_source(self, name: str) -> list[Example]:
+        """The rows in which errors are looked for, by `evaluation.error_source`."""
+        return {"seed": self.seed, "dev": self.dev}[name]
+
     notices: Sequence[str] = ()
     """Rows that a person should look at, one a line: near copies of dev and test rows, with both places."""
 

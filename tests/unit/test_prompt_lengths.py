@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm2llm_ray.asking.room import answer_room
+from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked

@@ -8,8 +8,8 @@ from typing import Any
 
 from stream_rows import write_rows
 
+from llm2llm_ray.asking.no_answer import NO_BUDGET
 from llm2llm_ray.asking.request import Request
-from llm2llm_ray.asking.unanswered import NO_BUDGET
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.rounds.augmenting import UNTOUCHED
 from llm2llm_ray.rounds.rows import tally

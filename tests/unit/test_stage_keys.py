@@ -24,7 +24,7 @@ from llm2llm_ray.config.schedule import num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.rounds.stage_inputs import committed
+from llm2llm_ray.rounds.round_inputs import committed
 from llm2llm_ray.rounds.versioning import COMMIT_VERSION, ROUND_VERSION
 from llm2llm_ray.runtime.driver.driver import outcome
 from llm2llm_ray.runtime.driver.evaluate import examine

@@ -11,7 +11,7 @@ import pytest
 from stream_rows import Stream, augmented, solved
 from test_versioning import SEEDS, TASK
 
-from llm2llm_ray.asking.unanswered import NO_BUDGET, is_kept
+from llm2llm_ray.asking.no_answer import NO_BUDGET, is_kept
 from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
 from llm2llm_ray.errors import TemporaryFailure, UserError
 from llm2llm_ray.rounds.versioning import RecordedVersions

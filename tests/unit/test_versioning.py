@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream_rows import Stream, augmented, solved
 
 from llm2llm_ray.config import AugmentationConfig
-from llm2llm_ray.rounds.stage_inputs import committed
+from llm2llm_ray.rounds.round_inputs import committed
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import StageRecords

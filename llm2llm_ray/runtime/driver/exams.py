@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llm2llm_ray.accuracy import Grades, grade, paired_difference
-from llm2llm_ray.asking.unanswered import NO_BUDGET
+from llm2llm_ray.asking.no_answer import NO_BUDGET
 from llm2llm_ray.config.schedule import updates_in_all
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.rounds.versioning import RecordedVersions

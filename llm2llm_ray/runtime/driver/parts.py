@@ -14,8 +14,8 @@ from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import Config, EngineConfig
 from llm2llm_ray.config.schedule import per_wrong
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
+from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
-from llm2llm_ray.rounds.stage_inputs import solved, solved_by_teacher, taught
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
 from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker

@@ -1,7 +1,7 @@
 """Every prompt and every gold is measured with the real tokenizers before any engine starts: what does not fit is told then.
 
 Seeds must fit into training. Rows that are evaluated, and the longest prompts that the teacher can get, must leave the room that
-`asking.room` wants, and their golds must fit into it. A service's tokenizer and context are its own: nothing is measured for it.
+`answer_length` wants, and their golds must fit into it. A service's tokenizer and context are its own: it is asked instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any
 
-from llm2llm_ray.asking.room import LEAST_ANSWER, answer_room
+from llm2llm_ray.asking.answer_length import LEAST_ANSWER, answer_room
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
@@ -95,10 +95,10 @@ def _evaluation(config: Config, checked: Checked, tokenizer: Any) -> Iterator[st
 
 
 def _evaluated(config: Config, checked: Checked) -> Iterator[tuple[str, list[Example]]]:
-    splits = checked.splits
-    yield ("dev", splits.dev) if config.evaluation.error_source == "dev" else ("seed", splits.seed)
+    source = config.evaluation.error_source
+    yield source, checked.splits.error_source(source)
     if config.evaluation.test:
-        yield "test", splits.test
+        yield "test", checked.splits.test
 
 
 def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a stream asks, for both roles: keeps many requests in flight, stores every reply, and hands graded or augmented rows back.
 
-Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent.
+Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent. An
+error whose cause may be mended is no reply: it is told in its row, and asked again when the stage is.
 What a role asks and makes of the answers is the role's business (solving.py, rounds/augmenting.py). `Asker` is the process it
 happens in; Ray Data reaches it through `add_role`.
 """
@@ -19,8 +20,8 @@ import ray
 
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.budget import Budget
+from llm2llm_ray.asking.no_answer import PASSING, UNAVAILABLE, is_kept, reason_of
 from llm2llm_ray.asking.request import AskModel, Request
-from llm2llm_ray.asking.unanswered import PASSING, UNAVAILABLE, is_kept, reason_of
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping, UserError
 from llm2llm_ray.runtime.environment import SERVE, values

@@ -17,8 +17,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.asking.request import Request
-from llm2llm_ray.asking.room import answer_room
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.runtime.models.hand_off import WrongWeights

@@ -1,5 +1,7 @@
 """What the result of a round, an exam and a commit depends on: the inputs that each one's key is made from.
 
+Training's are `training_inputs` in runtime/training/trainer.py.
+
 Invariant: what can change a stored row is in, and nothing else, or a larger `in_flight` would ask everything again. A field of
 `augmentation` or `evaluation` is in unless it is named here as one that does not change rows, or does so through what is in.
 What each field does is written down once more, by hand, in tests/unit/test_stage_keys.py.

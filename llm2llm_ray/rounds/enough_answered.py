@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm_ray.accuracy import Grades
-from llm2llm_ray.asking.unanswered import NO_BUDGET, PASSING, detail_of, reason_of, remedy
+from llm2llm_ray.asking.no_answer import NO_BUDGET, PASSING, detail_of, reason_of, remedy
 from llm2llm_ray.config import MaxUnanswered
 from llm2llm_ray.errors import TemporaryFailure, UserError
 from llm2llm_ray.rounds.rows import round_rows
