@@ -1,4 +1,4 @@
-"""Pairs by hand, written before the measure was: contamination.json. `known` are real rows that may show a template."""
+"""Pairs by hand: contamination.json. `known` are real rows that may show a template."""
 
 import json
 from pathlib import Path
