@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from llm2llm_ray.tasks.blind import choose_blind, stated
 from llm2llm_ray.tasks.rows import shown, text_of
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.tasks.teacher_text import json_items, peel, reject, unusable
@@ -140,6 +141,12 @@ class CaseHold(Task):
         passage, choices = _parts(row.input)
         before = _unmarked(passage).partition(HOLDING)[0].rstrip(" (").split()
         return f"Passage: {' '.join(before[-self.shown_words :])}\nHolding: {choices[LETTERS.index(row.output)]}"
+
+    def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
+        return choose_blind(text, examples, mark=HOLDING, style=style)
+
+    def judge_answer(self, reply: str) -> str | None:
+        return stated(reply, ("answer", "holding", "choice", "letter", "label"), self.answer)
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
         if style == "completion":

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from llm2llm_ray.tasks.blind import label_blind, stated
 from llm2llm_ray.tasks.rows import shown, text_of
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.tasks.teacher_text import json_items, numbered_items, reject, unusable
@@ -133,6 +134,13 @@ class Classification(Task):
             f"Reply with JSON of this form: {form}",
         ]
         return "\n".join(parts)
+
+    def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
+        labels = {label: self.descriptions.get(label, "") for label in self.labels}
+        return label_blind(text, examples, labels=labels, item=self.item, question=self.question, style=style)
+
+    def judge_answer(self, reply: str) -> str | None:
+        return stated(reply, (self.question, "label", "answer"), self._known)
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
         if style == "completion":

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.tasks.arithmetic import only_number, without_marks, written, wrong_mark
+from llm2llm_ray.tasks.blind import solve_blind, thought_away
 from llm2llm_ray.tasks.rows import shown, text_of
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.tasks.teacher_text import reject, unusable
@@ -22,6 +23,9 @@ _QUESTION = re.compile(rf"^[ \t]*(?:\d{{1,3}}[.)][ \t]*)?{_FIRST_QUESTION.patter
 _ANSWER = re.compile(r"^[ \t]*[*_]*Answer[*_]*[ \t]*:[*_]*", re.MULTILINE)
 _FINAL = re.compile(r"^[ \t]*####(?P<number>[^\r\n]*)", re.MULTILINE)
 _PLAIN_NUMBER = re.compile(r"\s*(?P<sign>[-−]?)\s?\$?\s?(?P<digits>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)\s*", re.ASCII)
+
+_BOXED = re.compile(r"\\boxed\{(?P<number>[^{}]*)\}")
+_STATED = re.compile(r"[\s*_]*(?:(?:the|final)\s+)*answer(?:\s+is|[*_\s]*:)(?P<number>.*)", re.IGNORECASE)
 
 _SYSTEM = """\
 You are an educational assistant. A student practises grade-school math. You are shown a problem the student got \
@@ -125,6 +129,18 @@ class Gsm8k(Task):
         student = f"\nThe student wrote:\n{said}\n" if said else ""
         noun = "problem" if count == 1 else "problems"
         return _SHOWN_WRONG.format(question=question, answer=answer, said=student, count=count, noun=noun)
+
+    def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
+        return solve_blind(text, [(row.input, self.completion(row.output).strip()) for row in examples], style=style)
+
+    def judge_answer(self, reply: str) -> str | None:
+        """The number after the last ####; without one, that in the last box, or of a last line `Answer: n`."""
+        text = thought_away(reply)
+        if "####" in text:
+            return self.answer(text)
+        boxes, line = _BOXED.findall(text), _STATED.fullmatch(text.rpartition("\n")[2])
+        number = only_number(boxes[-1] if boxes else line["number"] if line else "")
+        return None if number is None else written(number)
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
         text, thoughts = split_reasoning(reply)

@@ -73,6 +73,17 @@ class Task(ABC):
         solved = "\n\n".join(self.student_prompt(s.input) + self.completion(s.output) for s in shots)
         return Prompt(text=f"{solved}\n\n{self.student_prompt(text)}", stop=("\n\n",))
 
+    def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
+        """Ask a model to solve `text` blind: it sees neither which answer was meant nor the row that the text was grown from.
+
+        `examples` are real rows in a fixed order, some of each group. Constant part first: thousands of texts follow it.
+        """
+        return self.shots_prompt(text, examples)
+
+    def judge_answer(self, reply: str) -> str | None:
+        """The answer in a reply to `judge_prompt`, as `answer` writes it, or None. A chat wraps more around it than a student."""
+        return self.answer(reply)
+
     def describe(self) -> Mapping[str, object]:
         """What of this task's settings affects results."""
         return {"task": f"{type(self).__module__}:{type(self).__qualname__}", **vars(self)}
