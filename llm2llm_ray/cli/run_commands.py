@@ -35,9 +35,12 @@ def run(
     _warn(resolved)
     for line in checked.notices():
         errors.print(shown(line), soft_wrap=True)
+    planned = plan(resolved, checked)
     if dry_run:
-        render_plan(plan(resolved, checked), console(markup=False))
+        render_plan(planned, console(markup=False))
         return
+    for line in planned.advice:
+        errors.print(f"warning: {shown(line)}", soft_wrap=True)
     from llm2llm_ray.history.progress import Progress
     from llm2llm_ray.history.summary import render
     from llm2llm_ray.runtime.driver.launch import Interrupted, launch

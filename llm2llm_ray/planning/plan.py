@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from llm2llm_ray.config import Config, EngineConfig, Pool, StudentConfig
 from llm2llm_ray.config.schedule import num_iterations, worker_cpus
 from llm2llm_ray.machine import Machine, free_gib, this_machine
+from llm2llm_ray.planning.advice import advice
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.rates import Rates, rates_for
 from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
@@ -95,6 +96,8 @@ class Plan:
     money: Range | None
     rates: Rates | None
     assumptions: tuple[str, ...]
+    advice: tuple[str, ...]
+    """What keeps the student from learning, and what to change."""
 
     def total(self, of: Callable[[Amount], float]) -> Range:
         return sum((step.range(of) for step in self.steps), Range(low=0, expected=0, high=0))
@@ -130,6 +133,7 @@ def plan(
         money=_money(config, steps),
         rates=found,
         assumptions=tuple(_assumptions(config, machine, device, found, measures, (low, shares, high))),
+        advice=advice(config, checked, updates=steps[0].expected.updates, measures=measures),
     )
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from llm2llm_ray.planning.plan import Plan, Range
 from llm2llm_ray.planning.workload import Amount
+from llm2llm_ray.terminal_text import shown as shown_text
 
 NO_SECONDS = "no measurement; seconds not estimated"
 COUNTS: dict[str, Callable[[Amount], float]] = {
@@ -90,3 +91,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield "Assumed:"
     for line in plan.assumptions:
         yield f"- {line}"
+    if plan.advice:
+        yield "Change first:"
+    for line in plan.advice:
+        yield f"- {shown_text(line)}"
