@@ -69,6 +69,16 @@ class Augmenter(Protocol):
     def augment(self, wrong: WrongStream) -> AugmentedStream: ...
 
 
+class WorthAsking(Protocol):
+    """Whether the teacher should be asked for rows at this student's mistakes; otherwise its iteration is the last."""
+
+    def __call__(self, student: Student, /) -> bool: ...
+
+
+def always(student: Student, /) -> bool:
+    return True
+
+
 class Versions(Protocol):
     def seed(self) -> DatasetVersion:
         """D^0."""

@@ -91,7 +91,7 @@ def _name(activity: Activity, activities: Sequence[Activity]) -> tuple[str, str]
     who = activity.who or ""
     if who.startswith("student "):
         last = max(int(a.who.split()[1]) for a in activities if a.who and a.who.startswith("student "))
-        who = "last" if who == f"student {last}" and last else "first"
+        who = "kept" if who == f"student {last}" and last else "first"
     return activity.phase.group, f"{activity.phase.name} ({who})" if who else activity.phase.name
 
 

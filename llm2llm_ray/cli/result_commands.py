@@ -74,10 +74,10 @@ def _print(screen: Console, title: str, lines: tuple[Line, ...], names: tuple[st
 
 def _difference(found: Comparison, names: tuple[str, str]) -> str:
     if found.last is None:
-        return "The last students cannot be compared: no test row was asked of both."
+        return "The kept students cannot be compared: no test row was asked of both."
     value, low, high = (100 * part for part in (found.last.value, found.last.low, found.last.high))
     return (
-        f"Last students on the {found.shared_rows} test rows that both were asked: {shown(names[0])} minus {shown(names[1])} = "
+        f"Kept students on the {found.shared_rows} test rows that both were asked: {shown(names[0])} minus {shown(names[1])} = "
         f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}): {found.last.verdict}. One run each; the spread between "
         "runs with other seeds comes on top."
     )

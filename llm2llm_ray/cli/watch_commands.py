@@ -51,7 +51,7 @@ def status(run: Run) -> None:
 def ls(
     folder: Annotated[Path, typer.Argument(help="Where runs are kept.")] = Path(RUNS),
 ) -> None:
-    """The runs in a folder: state, iterations done, rows, accuracy of the last student, age, size.
+    """The runs in a folder: state, iterations done, rows, accuracy of the kept student, age, size.
 
     Example: llm2llm ls runs
     """
@@ -99,7 +99,7 @@ def _accuracy(now: Standing) -> str:
     found = now.accuracy
     missing = f", {count} of {found['total']} unanswered" if (count := unanswered(found)) else ""
     return (
-        f"{found['value']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f}){missing}, last student on the test set"
+        f"{found['value']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f}){missing}, kept student on the test set"
     )
 
 

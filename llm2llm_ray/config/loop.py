@@ -22,6 +22,9 @@ class AugmentationConfig(Section):
     """Let the teacher see what the student said. The paper does not; follow-up work found that it helps."""
     examples_in_prompt: int = Field(default=5, ge=0)
     """Real examples of the same class shown beside the wrong one."""
+    require_better_teacher: bool = False
+    """Stop before the teacher is asked for rows when it is not better than the first student on the rows of
+    `evaluation.check_teacher`, which this turns on."""
     max_words: int = Field(default=200, ge=1)
     near_duplicate: float = Field(default=0.9, gt=0, le=1)
     """Similarity from which a new row counts as a copy of a row of any version."""
@@ -55,10 +58,13 @@ class EvaluationConfig(Section):
     """How many rows may stay without an answer: the student's, in rounds and exams, and the teacher's."""
     test: bool = True
     """Read the test set once at the end: first, last and untrained student, matched baseline."""
+    check_teacher: bool = False
+    """Before it is asked for rows, let the teacher answer the dev rows itself (without dev rows, the seeds, if errors come from a
+    student that does not know them by heart) and say so when it is not better than the student."""
     teacher_on_test: bool = False
     """Score the teacher itself on the test set too (costs its tokens)."""
     matched_baseline: bool = True
-    """Train on the seeds alone for as many updates as the last student took in all (with `student.start_from: previous` those of
+    """Train on the seeds alone for as many updates as the kept student took in all (with `student.start_from: previous` those of
     every training)."""
     engine: Literal["resident", "per_stage"] = "resident"
     recorded_answers: str | None = None
@@ -85,6 +91,11 @@ class RunConfig(Section):
     """Where runs are kept: a path every node sees, or a URI that pyarrow opens."""
     iterations: int = Field(default=3, ge=1)
     """Students trained: M^0 ... M^{n-1}; examples are generated after each but the last."""
+    patience: int | None = Field(default=None, ge=1)
+    """Students in a row without a gain on the dev rows after which nothing more is asked for. None: all iterations are run."""
+    keep: Literal["last", "best"] = "last"
+    """Which student a run ends with: the last one, or the best on the dev rows (of equals the latest);
+    never chosen on the test set."""
     seed: int = 0
     tensorboard: bool = False
     """Write curves to <run>/tensorboard as the run goes."""

@@ -13,6 +13,7 @@ from pydantic import model_validator
 from llm2llm_ray.config.cluster import ClusterConfig
 from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, RunConfig
 from llm2llm_ray.config.profiles import PROFILES, below
+from llm2llm_ray.config.recipes import DEFAULT, Name, recipe_defaults
 from llm2llm_ray.config.section import Section
 from llm2llm_ray.config.student import StudentConfig
 from llm2llm_ray.config.task import TaskConfig
@@ -20,6 +21,8 @@ from llm2llm_ray.config.teacher import TeacherConfig
 
 
 class Config(Section):
+    recipe: Name = DEFAULT
+    """Defaults under everything that is not said here: `steady` is what was measured to help, `paper` repeats the paper."""
     task: TaskConfig
     student: StudentConfig
     teacher: TeacherConfig
@@ -30,13 +33,15 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _profile(cls, given: Any) -> Any:
-        name = (
-            given.get("cluster", {}).get("profile")
-            if isinstance(given, dict) and isinstance(given.get("cluster"), dict)
-            else None
-        )
-        return below(given, PROFILES[name]) if isinstance(name, str) and name in PROFILES else given
+    def _under(cls, given: Any) -> Any:
+        """A profile's fields under what is given, the recipe's under both."""
+        if not isinstance(given, dict):
+            return given
+        cluster = given.get("cluster")
+        profile = cluster.get("profile") if isinstance(cluster, dict) else None
+        if isinstance(profile, str) and profile in PROFILES:
+            given = below(given, PROFILES[profile])
+        return below(given, recipe_defaults(given.get("recipe", DEFAULT), given))
 
     @property
     def run_path(self) -> str:

@@ -189,12 +189,11 @@ def _accuracy(facts: Facts) -> list[str]:
         )
         for who, a in exams["accuracy"].items()
     ]  # fmt: skip
-    last = max(int(item["index"]) for item in facts.record.iterations)
-    here = {0: "first student", last: "last student"}.get(facts.index)
+    here = {0: "first student", facts.record.kept: "kept student"}.get(facts.index)
     return [
         *lines,
         f"On the run's test rows. This is iteration {facts.index}: "
-        + (f"the {here}." if here else "between the first and the last student, and not examined itself."),
+        + (f"the {here}." if here else "neither the first nor the kept student, and not examined itself."),
         "",
         *table(("who", "accuracy", "95 % interval", "right", "unanswered"), rows),
         "",

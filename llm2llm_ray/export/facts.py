@@ -50,11 +50,13 @@ class Facts:
 
 
 def facts(record: RunRecord, iteration: int | None = None) -> Facts:
-    """Of D^iteration and M^iteration; of the last finished iteration when None. Raises UserError when there is none."""
+    """Of D^iteration and M^iteration; None: of the kept student's, or the last finished one while the run goes on.
+
+    Raises UserError when there is none."""
     done = {int(item["index"]): item for item in record.iterations}
     if not done:
         raise UserError(f"{record.name}: no iteration is finished yet, so there is nothing to export ({record.state})")
-    index = max(done) if iteration is None else iteration
+    index = record.kept if iteration is None else iteration
     dataset = done[index]["dataset"] if index in done else (done.get(index - 1) or {}).get("grown")
     if dataset is None:
         raise UserError(f"{record.name}: --iteration {index}: finished are {', '.join(map(str, sorted(done)))}")

@@ -35,7 +35,7 @@ class Comparison:
     work: tuple[Line, ...]
     """Iterations, rows, tokens, seconds."""
     last: Difference | None
-    """Ours minus theirs: the last students on the test rows that both runs share; None without shared rows."""
+    """Ours minus theirs: the kept students on the test rows that both runs share; None without shared rows."""
     shared_rows: int
 
 
@@ -115,7 +115,7 @@ def _tokens(record: RunRecord) -> dict[str, str]:
 
 def _seconds(record: RunRecord) -> dict[str, str]:
     """Of the loop's own stages and of the exams. Counted once: a stage that was broken off and repeated, and an exam of two
-    (first and last student are one where there is one iteration)."""
+    (first and kept student are one where there is one iteration)."""
     found = {
         f"seconds, {name}": sum(item["seconds"].get(name, 0.0) for item in record.iterations)
         for name in ("train", "round", "commit")
@@ -138,8 +138,8 @@ def _difference(ours: RunRecord, theirs: RunRecord) -> tuple[Difference | None, 
 
 
 def _marks(record: RunRecord) -> dict[str, bool]:
-    """Test row -> right, of the last student. Rows go by id and text: two files may number other rows alike."""
-    last = record.exams["accuracy"].get("last") if record.exams else None
+    """Test row -> right, of the kept student. Rows go by id and text: two files may number other rows alike."""
+    last = record.exams["accuracy"].get("kept") if record.exams else None
     if last is None:
         return {}
     return {f"{row['id']}\n{row['input']}": grade(row) == "right" for row in record.round_rows(last["rows"])}

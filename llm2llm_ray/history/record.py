@@ -189,6 +189,12 @@ class RunRecord:
         """{"accuracy": {who: {value, low, high, hits, total, ...}}, "differences": {...}}; None before the end of the run."""
         return self.report["exams"] if self.report else None
 
+    @property
+    def kept(self) -> int:
+        """Iteration of the student that the run ended with (`run.keep`): the last finished one while nothing is chosen."""
+        last = int(self.iterations[-1]["index"]) if self.iterations else 0
+        return int((self.report or {}).get("kept", last))
+
     def versions(self) -> list[DatasetVersion]:
         return VersionStore(self.files).all()
 

@@ -154,13 +154,13 @@ def _kept_students(record: RunRecord, by_sha: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     if not record.iterations:
         return found
-    students = {who: record.iterations[at]["student"]["sha"] for who, at in (("first", 0), ("last", -1))}
+    students = {who: record.iterations[at]["student"]["sha"] for who, at in (("first", 0), ("kept", record.kept))}
     accuracy = record.exams["accuracy"] if record.exams else {}
     best = max((who for who in students if who in accuracy), key=lambda who: accuracy[who]["value"], default=None)
     if best is not None and students[best] in by_sha:
         found[by_sha[students[best]]] = "the best student on the test set"
-    if students["last"] in by_sha:
-        found[by_sha[students["last"]]] = "the last student"
+    if students["kept"] in by_sha:
+        found[by_sha[students["kept"]]] = "the student that the run kept"
     return found
 
 

@@ -34,7 +34,7 @@ class Standing:
     """In the newest dataset version."""
     seeds: int
     accuracy: Mapping[str, Any] | None
-    """Of the last student on the test set; None before the end."""
+    """Of the kept student on the test set; None before the end."""
     last_sign: float | None
     """Unix seconds of the newest event, reply or training line."""
 
@@ -55,7 +55,7 @@ def standing(record: RunRecord, now: float | None = None) -> Standing:
         iterations=record.config["run"]["iterations"],
         rows=_newest_rows(record, version_rows),
         seeds=version_rows.get(0, 0),
-        accuracy=record.exams["accuracy"].get("last") if record.exams else None,
+        accuracy=record.exams["accuracy"].get("kept") if record.exams else None,
         last_sign=max(seen, default=None),
     )
 

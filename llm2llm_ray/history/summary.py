@@ -15,8 +15,8 @@ WHO = {
     "untrained": "untrained student",
     "teacher": "teacher itself",
     "first": "first student (seeds)",
-    "last": "last student (LLM2LLM)",
-    "baseline": "baseline: seeds alone, as many updates as the last",
+    "kept": "kept student (LLM2LLM)",
+    "baseline": "baseline: seeds alone, as many updates as the kept one",
 }
 
 
@@ -88,7 +88,7 @@ def sentence(exams: Mapping[str, Any]) -> str:
 
 
 def _verdict(exams: Mapping[str, Any]) -> str:
-    found = exams["differences"].get("last - baseline")
+    found = exams["differences"].get("kept - baseline")
     if found is None:
         return "No matched baseline was trained (evaluation.matched_baseline), so this run cannot say whether the loop helped."
     points, low, high = (100 * found[name] for name in ("value", "low", "high"))
@@ -105,11 +105,11 @@ def _verdict(exams: Mapping[str, Any]) -> str:
 
 
 def _matched(exams: Mapping[str, Any]) -> str:
-    """By what the baseline was matched. Example: " (36, of all 3 trainings that the last student went through)"."""
+    """By what the baseline was matched. Example: " (36, of all 3 trainings that the kept student went through)"."""
     matched = exams.get("matched")
     if matched is None:  # a run of an earlier version
         return ""
-    of = f", of all {matched['trainings']} trainings that the last student went through" if matched["trainings"] > 1 else ""
+    of = f", of all {matched['trainings']} trainings that the kept student went through" if matched["trainings"] > 1 else ""
     return f" ({matched['updates']}{of})"
 
 

@@ -20,11 +20,11 @@ from llm2llm_ray.timing.timeline import Timeline
 
 Tone = Literal["better", "worse", "open"]
 
-_BASELINE = "last - baseline"
-_NAMES = {_BASELINE: "Last student − matched baseline", "last - first": "Last student − first student"}
+_BASELINE = "kept - baseline"
+_NAMES = {_BASELINE: "Kept student − matched baseline", "kept - first": "Kept student − first student"}
 _NOTES = {
     _BASELINE: "the seeds alone, the same number of updates: the fair comparison",
-    "last - first": "not fair: the last student also took more updates",
+    "kept - first": "not fair: the kept student also took more updates",
 }
 _TONES: dict[str, Tone] = {"better": "better", "worse": "worse", "not shown to differ": "open"}
 
@@ -82,7 +82,7 @@ def answer(run: RunRecord) -> Answer:
         return Answer(headline=headline, tone="open", sentence=told, gaps=(), reach=0.0)
     found = {name: d for name, d in exams["differences"].items() if math.isfinite(d["value"])}
     reach = _reach([abs(d[end]) for d in found.values() for end in ("low", "high")])
-    gaps = tuple(_gap(name, found[name], reach) for name in (_BASELINE, "last - first") if name in found)
+    gaps = tuple(_gap(name, found[name], reach) for name in (_BASELINE, "kept - first") if name in found)
     if _BASELINE in found:  # "It helped: +3.1 points …"
         headline, _, told = sentence(exams).partition(": ")
         told = re.sub(r"-(?=\d)", "−", told)  # as the numbers beside it are written
@@ -124,7 +124,7 @@ def scores(run: RunRecord) -> list[Score]:
     accuracy = run.exams["accuracy"] if run.exams else {}
     return [
         Score(
-            name=label, main=who in ("last", "baseline"), value=told["value"], low=told["low"], high=told["high"],
+            name=label, main=who in ("kept", "baseline"), value=told["value"], low=told["low"], high=told["high"],
             hits=told["hits"], total=told["total"], unanswered=unanswered(told),
             updates=told.get("updates"), truncated=told["truncated"],
         )

@@ -1,4 +1,4 @@
-"""What the first and the last student took for what on the test rows, where answers are few enough to be classes.
+"""What the first and the kept student took for what on the test rows, where answers are few enough to be classes.
 
 The task's grader decided what is right; nothing is graded again here. Classes are the task's labels, else the gold answers.
 """
@@ -64,13 +64,13 @@ class Confusion:
 
 def confusion(run: RunRecord) -> Confusion:
     accuracy = run.exams["accuracy"] if run.exams else {}
-    if "first" not in accuracy or "last" not in accuracy:
-        return Confusion(absent="No exam of the first and the last student: there is nothing to compare.")
-    rows = {who: list(run.round_rows(accuracy[who]["rows"])) for who in ("first", "last")}
+    if "first" not in accuracy or "kept" not in accuracy:
+        return Confusion(absent="No exam of the first and the kept student: there is nothing to compare.")
+    rows = {who: list(run.round_rows(accuracy[who]["rows"])) for who in ("first", "kept")}
     if not all(rows.values()):
         return Confusion(absent="The graded rows of the exams are no longer in the run folder.")
-    golds = [row["output"] for row in rows["last"]]
-    classes = _labels(run, accuracy["last"]["rows"]) or sorted(set(golds))
+    golds = [row["output"] for row in rows["kept"]]
+    classes = _labels(run, accuracy["kept"]["rows"]) or sorted(set(golds))
     if len(classes) > _MOST_GOLDS or 2 * len(classes) > max(len(golds), 4):
         return Confusion(absent="The answers of this task are free text, so there are no classes to confuse.")
     counts = {who: _counts(found, classes) for who, found in rows.items()}
@@ -78,10 +78,10 @@ def confusion(run: RunRecord) -> Confusion:
         name for name in (OTHER, NO_ANSWER, UNANSWERED) if any(said == name for found in counts.values() for _, said in found)
     ]
     small = len(classes) <= _MOST_CLASSES
-    swaps = _swaps(counts["first"], counts["last"])
+    swaps = _swaps(counts["first"], counts["kept"])
     return Confusion(
         columns=(*classes, *extra),
-        matrices=tuple(_matrix(who, counts[who], classes, extra) for who in ("first", "last")) if small else (),
+        matrices=tuple(_matrix(who, counts[who], classes, extra) for who in ("first", "kept")) if small else (),
         swaps=tuple(swaps[:_MOST_MISTAKES]),
         more_swaps=max(0, len(swaps) - _MOST_MISTAKES),
     )
@@ -114,7 +114,7 @@ def _matrix(who: str, counts: Counter[tuple[str, str]], classes: Sequence[str], 
         cells += [Cell(count=counts[gold, said], share=counts[gold, said] / of_gold, right=False) for said in extra]
         lines.append((gold, tuple(cells)))
     return Matrix(
-        name={"first": "First student (seeds)", "last": "Last student (LLM2LLM)"}[who],
+        name={"first": "First student (seeds)", "kept": "Kept student (LLM2LLM)"}[who],
         hits=sum(n for (gold, said), n in counts.items() if gold == said),
         total=sum(counts.values()),
         lines=tuple(lines),

@@ -21,11 +21,11 @@ from llm2llm_ray.types import Example
 
 _COMMITTED = {"near_duplicate", "near_test"}
 """Settings of `augmentation` that the commit gates go by; all others are the teacher's part of a round."""
-_AS_OTHER_INPUTS = {"one_shot", "augment_augmented"}
-"""Ablations: there as `per_wrong` and as the rows evaluated."""
+_AS_OTHER_INPUTS = {"one_shot", "augment_augmented", "require_better_teacher"}
+"""Ablations, there as `per_wrong` and as the rows evaluated; and what says whether a round is asked for at all."""
 _NOT_OF_ROWS = {
-    "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "teacher_on_test", "matched_baseline", "engine",
-    "max_unanswered",
+    "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
+    "matched_baseline", "engine", "max_unanswered",
 }  # fmt: skip
 """Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
 and when a stage counts."""

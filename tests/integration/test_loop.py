@@ -50,7 +50,7 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     assert first["round"]["evaluated"] == 12 and first["grown"]["id"] == last["dataset"]["id"]
     assert first["round"]["wrong"] > 0 and first["round"]["asked"] >= first["round"]["wrong"]
     assert last["dataset"]["num_rows"] == 12 + first["round"]["accepted"]
-    assert set(report["exams"]["accuracy"]) == {"untrained", "first", "last", "baseline"}
+    assert set(report["exams"]["accuracy"]) == {"untrained", "first", "kept", "baseline"}
     read = json.loads((run.path / "evidence" / "read.json").read_text())
     assert read["not_read"] == [] and read["series"] > 0 < read["log_lines"]
     order = [(run.path / name).stat().st_mtime_ns for name in ("report.json", "evidence/logs.txt", "evidence/read.json")]

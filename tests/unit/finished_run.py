@@ -38,7 +38,7 @@ SEEDS = [
 DEV = [Example(id="d-1", input="Please tell me how to export every invoice of the last year", output="billing")]
 TEST = [Example(id=f"t-{i}", input=f"My invoice number {i} shows the wrong amount", output="billing") for i in range(20)]
 WRITTEN = ("Can I pay this by bank transfer?", "What does the yearly plan cost?")
-ANSWERED_RIGHT = {"untrained": 2, "first": 9, "last": 15, "baseline": 12}
+ANSWERED_RIGHT = {"untrained": 2, "first": 9, "kept": 15, "baseline": 12}
 
 
 def config(name: str = "toy", **sections: Mapping[str, Any]) -> Config:
@@ -192,5 +192,5 @@ class Writer:
             told[who] = asdict(proportion(right, len(TEST))) | {
                 "truncated": 0, "errors": record["result"]["errors"], "rows": folder, "seconds": 1.5, "updates": 12,
             }  # fmt: skip
-        found = {who: paired_difference(marks["last"], marks[who]) for who in ("baseline", "first")}
-        return {"accuracy": told, "differences": {f"last - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}
+        found = {who: paired_difference(marks["kept"], marks[who]) for who in ("baseline", "first")}
+        return {"accuracy": told, "differences": {f"kept - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}

@@ -250,14 +250,14 @@ class _Writer:
 
     def _exams(self, turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         tests = [self._example(f"test-{i:04d}") for i in range(self.shape.test)]
-        shares = {"untrained": 0.12, "first": 0.66, "last": 0.84} | ({"baseline": 0.71} if self.shape.baseline else {})
+        shares = {"untrained": 0.12, "first": 0.66, "kept": 0.84} | ({"baseline": 0.71} if self.shape.baseline else {})
         marks: dict[str, dict[str, bool]] = {}
         told: dict[str, Any] = {}
         for who, share in shares.items():
             if who == "baseline":
                 self._train(DatasetVersion(id="d", iteration=0, parent=None, parts=(), num_rows=self.shape.seeds), None)
             wrong = {i for i in range(len(tests)) if self.random.random() > share}
-            index = {"untrained": "base", "first": 0, "last": len(turns) - 1, "baseline": None}[who]
+            index = {"untrained": "base", "first": 0, "kept": len(turns) - 1, "baseline": None}[who]
             stream = self._stream(self._answered(tests, wrong), 0, f"exam {who}", f"sha-{index}")
             record = self.versions.drained(stream, "exam")
             folder = record["result"]["folder"]
@@ -268,5 +268,5 @@ class _Writer:
                 "updates": 0 if who == "untrained" else turns[-1]["student"]["metrics"]["updates"],
             }  # fmt: skip
         others = [who for who in ("baseline", "first") if who in marks]
-        found = {who: paired_difference(marks["last"], marks[who]) for who in others}
-        return {"accuracy": told, "differences": {f"last - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}
+        found = {who: paired_difference(marks["kept"], marks[who]) for who in others}
+        return {"accuracy": told, "differences": {f"kept - {w}": asdict(d) | {"verdict": d.verdict} for w, d in found.items()}}

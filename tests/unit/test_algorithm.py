@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.errors import StreamConsumed
-from llm2llm_ray.protocols import AugmentedStream, GradedStream, WrongStream
+from llm2llm_ray.protocols import AugmentedStream, GradedStream, WorthAsking, WrongStream, always
 from llm2llm_ray.types import DatasetVersion, Iteration, Round, Student
 
 SEEDS = ("s-0", "s-1", "s-2", "s-3")
@@ -150,7 +150,12 @@ class Versions:
 
 
 def loop(
-    world: World, *, iterations: int | None = None, continue_training: bool = False, versions: Versions | None = None
+    world: World,
+    *,
+    iterations: int | None = None,
+    continue_training: bool = False,
+    versions: Versions | None = None,
+    worth_asking: WorthAsking = always,
 ) -> Iterator[Iteration]:
     return llm2llm(
         trainer=Trainer(world),
@@ -159,6 +164,7 @@ def loop(
         versions=versions or Versions(world),
         iterations=len(world.wrong) if iterations is None else iterations,
         continue_training=continue_training,
+        worth_asking=worth_asking,
     )
 
 
@@ -175,6 +181,13 @@ def test_only_wrong_rows_reach_the_teacher_and_the_last_iteration_asks_for_nothi
     for turn in turns[:-1]:
         assert world.asked(turn.index) == set(world.wrong[turn.index])
     assert world.asked(len(world.wrong) - 1) == set()
+
+
+@given(schedules, st.integers(0, 5))
+def test_where_asking_is_not_worth_it_nobody_is_asked_and_the_iteration_is_the_last(world: World, at: int) -> None:
+    turns = list(loop(world, worth_asking=lambda student: student.iteration < at))
+    assert all(world.asked(turn.index) == set() for turn in turns[at:])
+    assert (len(turns) <= at + 1 and turns[-1].grown is None) or not world.wrong[turns[-1].index]
 
 
 @given(schedules)

@@ -154,7 +154,7 @@ def test_logs_are_lines_for_people_or_the_events_themselves(call: Call, tmp_path
 def test_rows_without_an_answer_are_told_apart(call: Call, tmp_path: Path) -> None:
     """Three of twenty test rows, and one of the second round's two."""
     Writer(tmp_path / "runs" / "toy", unanswered=3).write()
-    assert "0.750 (95 % interval 0.531 to 0.888), 3 of 20 unanswered, last student" in call("status", "toy")[1]
+    assert "0.750 (95 % interval 0.531 to 0.888), 3 of 20 unanswered, kept student" in call("status", "toy")[1]
     assert "2: 4 rows, 0 of 2 wrong and 1 unanswered, 0 asked" in call("logs", "toy")[1]
 
 
@@ -223,11 +223,11 @@ def test_logs_follow_a_run_of_which_nobody_knows_whether_it_runs(
 
 def test_compare_is_a_table_and_a_sentence(call: Call, tmp_path: Path) -> None:
     Writer(tmp_path / "runs" / "toy").write()
-    Writer(tmp_path / "runs" / "worse", right={"untrained": 2, "first": 9, "last": 5, "baseline": 12}).write()
+    Writer(tmp_path / "runs" / "worse", right={"untrained": 2, "first": 9, "kept": 5, "baseline": 12}).write()
     code, out, _ = call("compare", "toy", "runs/worse")
     assert code == 0
     assert "settings that differ: none" in out
-    assert re.search(r"last student \(LLM2LLM\) +0\.750 \(0\.531 to 0\.888\), 15/20 +0\.250 \(", out)
+    assert re.search(r"kept student \(LLM2LLM\) +0\.750 \(0\.531 to 0\.888\), 15/20 +0\.250 \(", out)
     assert "toy minus runs/worse = +50.0 points" in out and "better" in out
 
 

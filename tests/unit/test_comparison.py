@@ -36,8 +36,8 @@ def test_a_password_in_an_address_is_not_told(toy: RunRecord, tmp_path: Path) ->
 
 def test_accuracies_stand_side_by_side_with_their_intervals(toy: RunRecord, tmp_path: Path) -> None:
     found = compared(toy, Writer(tmp_path / "other").write("first iteration"))
-    (last,) = (line for line in found.accuracy if line.name == "last")
-    assert last == Line(name="last", ours="0.750 (0.531 to 0.888), 15/20", theirs=None)
+    (last,) = (line for line in found.accuracy if line.name == "kept")
+    assert last == Line(name="kept", ours="0.750 (0.531 to 0.888), 15/20", theirs=None)
     assert (found.last, found.shared_rows) == (None, 0)
 
 
@@ -45,12 +45,12 @@ def test_rows_without_an_answer_are_counted_beside_the_wrong_ones(toy: RunRecord
     """Of 20 test rows 15 are right and 3 unanswered, of the second round's two rows one."""
     found = compared(Writer(tmp_path / "other", unanswered=3).write(), toy)
     lines = {line.name: (line.ours, line.theirs) for line in (*found.accuracy, *found.work)}
-    assert lines["last"] == ("0.750 (0.531 to 0.888), 15/20, 3 unanswered", "0.750 (0.531 to 0.888), 15/20")
+    assert lines["kept"] == ("0.750 (0.531 to 0.888), 15/20, 3 unanswered", "0.750 (0.531 to 0.888), 15/20")
     assert lines["wrong, iteration 2"] == ("0 of 2, 1 unanswered", "0 of 2")
 
 
 def test_the_last_students_are_compared_row_by_row(toy: RunRecord, tmp_path: Path) -> None:
-    right = {"untrained": 2, "first": 9, "last": 5, "baseline": 12}
+    right = {"untrained": 2, "first": 9, "kept": 5, "baseline": 12}
     found = compared(toy, Writer(tmp_path / "other", right=right).write())
     ours, theirs = ({str(i): i < n for i in range(20)} for n in (15, 5))
     assert found.shared_rows == len(TEST)
@@ -63,7 +63,7 @@ def test_rows_that_only_share_their_ids_are_not_the_same_rows(toy: RunRecord, tm
     elsewhere = Stream(other.files, [solved(row.id, input=f"{row.input}, says {row.id}") for row in TEST])
     elsewhere.drain("rounds/exam-elsewhere")
     assert other.exams is not None
-    other.exams["accuracy"]["last"]["rows"] = "rounds/exam-elsewhere"
+    other.exams["accuracy"]["kept"]["rows"] = "rounds/exam-elsewhere"
     assert compared(toy, other).last is None
 
 
@@ -82,5 +82,5 @@ def test_an_exam_that_two_share_counts_its_seconds_once(toy: RunRecord) -> None:
     """With one iteration the first student is the last one."""
     assert toy.exams is not None
     found = toy.exams["accuracy"]
-    found["last"] = found["first"] = found["first"] | {"seconds": 40.0}
+    found["kept"] = found["first"] = found["first"] | {"seconds": 40.0}
     assert {line.name: line.ours for line in compared(toy, toy).work}["seconds, exam"] == "43"  # 40 + 1.5 + 1.5

@@ -43,7 +43,7 @@ def test_every_job_parses(path: Path) -> None:
         ("studnet.model=m", "studnet", "did you mean student?"),
         ("student.lora.rnk=8", "student.lora.rnk", "did you mean rank?"),
         ("teacher.engine.replica=2", "teacher.engine.replica", "did you mean replicas?"),
-        ("run.zzz=1", "run.zzz", "known here: name, folder, iterations, seed, tensorboard"),
+        ("run.zzz=1", "run.zzz", "known here: name, folder, iterations, patience, keep, seed, tensorboard"),
     ],
 )
 def test_an_unknown_key_suggests_the_right_one(file: Path, override: str, field: str, hint: str) -> None:

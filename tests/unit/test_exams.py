@@ -78,26 +78,26 @@ def hold(
 def test_the_baseline_takes_the_last_students_updates(tmp_path: Path) -> None:
     told, trainer = hold(tmp_path, [12, 15, 18])
     assert trainer.updates == [18] and told["matched"] == {"updates": 18, "trainings": 1}
-    assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "last", "baseline")] == [0, 12, 18, 18]
+    assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "kept", "baseline")] == [0, 12, 18, 18]
 
 
 def test_where_each_student_goes_on_from_the_one_before_it_takes_those_of_all(tmp_path: Path) -> None:
-    """12, then 15 more, then 18 more: the last student's weights have seen 45."""
+    """12, then 15 more, then 18 more: the kept student's weights have seen 45."""
     told, trainer = hold(tmp_path, [12, 15, 18], start_from="previous")
     assert trainer.updates == [45] and told["matched"] == {"updates": 45, "trainings": 3}
-    assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "last", "baseline")] == [0, 12, 45, 45]
+    assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "kept", "baseline")] == [0, 12, 45, 45]
 
 
 def test_accuracies_and_differences_are_of_all_test_rows(tmp_path: Path) -> None:
     told, _ = hold(tmp_path, [12, 15, 18])
     assert {who: (found["hits"], found["total"]) for who, found in told["accuracy"].items()} == {
-        "untrained": (2, 20), "first": (9, 20), "last": (15, 20), "baseline": (12, 20),
+        "untrained": (2, 20), "first": (9, 20), "kept": (15, 20), "baseline": (12, 20),
     }  # fmt: skip
-    assert told["differences"]["last - baseline"]["value"] == pytest.approx(0.15)
+    assert told["differences"]["kept - baseline"]["value"] == pytest.approx(0.15)
 
 
 def test_a_student_that_was_not_reached_stops_the_run_before_the_exam_is_recorded(tmp_path: Path) -> None:
-    with pytest.raises(TemporaryFailure, match=r"^exam \(last\): 4 of 20 rows have no answer: 4 unavailable"):
+    with pytest.raises(TemporaryFailure, match=r"^exam \(kept\): 4 of 20 rows have no answer: 4 unavailable"):
         hold(tmp_path, [12, 15, 18], M2=(15, 4))
     told, _ = hold(tmp_path, [12, 15, 18])
-    assert told["accuracy"]["last"]["hits"] == 15
+    assert told["accuracy"]["kept"]["hits"] == 15

@@ -88,7 +88,7 @@ def test_the_card_of_the_dataset_says_what_made_it(toy: RunRecord, tmp_path: Pat
     assert "augmentation.near_test = 0.8" in body
     assert "of 2 rows written by the teacher, 0 are equal or near" in body
     assert "one of the 21 dev and test rows" in body
-    assert "This is iteration 1: the last student." in body
+    assert "This is iteration 1: the kept student." in body
     assert "0.531 to 0.888" in body and "baseline: seeds alone" in MARKDOWN.render(body).replace("&#58;", ":")
     assert "It is not shown to have helped" in body
     assert all(f"| `{name}` |" in body for name in SCHEMA.names)

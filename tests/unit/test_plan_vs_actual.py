@@ -37,7 +37,7 @@ def test_comparing_with_a_run_sums_sessions_and_names_exams(tmp_path: Path, monk
     assert found["updates"].actual == 4 and found["teacher calls"].actual == 1
     assert found["seconds"].actual == pytest.approx(35 - 5 + 110, abs=6)
     assert found["iteration 0, train: seconds"].actual == pytest.approx(10 + 20)
-    for who in ("untrained", "first", "last"):
+    for who in ("untrained", "first", "kept"):
         assert found[f"test, exam ({who}): seconds"].actual == pytest.approx(10)
     assert found["test, baseline: seconds"].actual == 0 and found["test, baseline: seconds"].within is None
     stream = io.StringIO()

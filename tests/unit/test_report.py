@@ -97,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
 def test_the_answer_comes_first(finished: RunRecord, page: Page) -> None:
     assert finished.exams is not None
     assert list(page.sections)[:3] == ["", "answer", "test"]
-    found = finished.exams["differences"]["last - baseline"]
+    found = finished.exams["differences"]["kept - baseline"]
     told = page.said("answer").replace("−", "-")
     assert told.startswith(sentence(finished.exams).partition(": ")[0])
     assert f"{100 * found['value']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]" in told
@@ -189,7 +189,7 @@ def test_the_confusion_counts_every_test_row_once(finished: RunRecord) -> None:
     from llm2llm_ray.report.confusion import confusion
 
     found, accuracy = confusion(finished), finished.exams["accuracy"] if finished.exams else {}
-    for matrix, who in zip(found.matrices, ("first", "last"), strict=True):
+    for matrix, who in zip(found.matrices, ("first", "kept"), strict=True):
         cells = [cell for _, line in matrix.lines for cell in line]
         assert sum(cell.count for cell in cells) == matrix.total == accuracy[who]["total"]
         assert sum(cell.count for cell in cells if cell.right) == matrix.hits == accuracy[who]["hits"]

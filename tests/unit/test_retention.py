@@ -53,7 +53,7 @@ def test_of_a_finished_run_the_last_and_the_best_student_stay(tmp_path: Path) ->
 
 
 def test_a_first_student_that_was_better_stays_too(tmp_path: Path) -> None:
-    record = Writer(tmp_path, right={"untrained": 2, "first": 16, "last": 15, "baseline": 12}).write()
+    record = Writer(tmp_path, right={"untrained": 2, "first": 16, "kept": 15, "baseline": 12}).write()
     assert going(record) == ["index", "students/baseline"]
 
 

@@ -83,5 +83,5 @@ def test_an_iterations_accuracy_counts_rows_without_an_answer_as_not_right(
     metrics.finished(Iteration(index=1, dataset=dataset, student=student, round=round_, grown=None), new=False)
     assert told == {"dataset_rows": 42, "error_source_accuracy": accuracy, "error_source_unanswered": unanswered}
     told.clear()
-    metrics.examined({"last": {"value": 0.5, "errors": {"refused": 2, "bad_request": 1}}})
+    metrics.examined({"kept": {"value": 0.5, "errors": {"refused": 2, "bad_request": 1}}})
     assert told == {"test_accuracy": 0.5, "test_unanswered": 3}

@@ -212,6 +212,7 @@ TEACHES = {R, C, X, t}
 
 # field, another value, what gets new keys, what stands beside it in the config
 TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
+    ("recipe", "paper", NOTHING, {}),
     ("task.name", "test_stage_keys:Reworded", {T, R, C, E, X, s}, {}),
     ("task.name", "llm2llm_ray.tasks.classification:Classification", NOTHING, {}),
     ("task.data", "other", {T, R, C, E, X, t}, {}),
@@ -310,6 +311,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.augment_augmented", True, {R, C}, {}),
     ("augmentation.show_wrong_answer", True, {R, C, t}, {}),
     ("augmentation.examples_in_prompt", 1, {R, C, t}, {}),
+    ("augmentation.require_better_teacher", True, NOTHING, {}),
     ("augmentation.max_words", 9, {R, C}, {}),
     ("augmentation.near_duplicate", 0.5, {C}, {}),
     ("augmentation.near_test", 0.5, {C}, {}),
@@ -320,6 +322,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("evaluation.max_unanswered.passing", 0.5, NOTHING, {}),
     ("evaluation.max_unanswered.refused", 0.5, NOTHING, {}),
     ("evaluation.test", False, NOTHING, {}),
+    ("evaluation.check_teacher", True, NOTHING, {}),
     ("evaluation.teacher_on_test", True, NOTHING, {}),
     ("evaluation.matched_baseline", False, NOTHING, {}),
     ("evaluation.recorded_answers", "answers.jsonl", ANSWERS, {}),
@@ -338,6 +341,8 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("run.folder", "elsewhere", NOTHING, {}),
     ("run.iterations", 4, {R}, {}),  # the round that was the last one now generates
     ("run.seed", 1, {R, C, t}, {}),
+    ("run.patience", 1, NOTHING, {}),
+    ("run.keep", "best", NOTHING, {}),
     ("run.tensorboard", True, NOTHING, {}),
 ]
 ONE_VALUE = {"evaluation.engine": "per_stage"}

@@ -16,16 +16,16 @@ from llm2llm_ray.history.summary import render, sentence
 
 
 def exams(gained: int, lost: int, both: int = 100) -> dict[str, Any]:
-    """The last student gets `gained` rows that the baseline does not, and the other way round `lost`."""
+    """The kept student gets `gained` rows that the baseline does not, and the other way round `lost`."""
     total = gained + lost + both
     ours = {str(i): i < gained + both for i in range(total)}
     theirs = {str(i): i >= gained for i in range(total)}
     found = paired_difference(ours, theirs)
     accuracy = {
         who: {**asdict(proportion(sum(marks.values()), total)), "truncated": 0, "updates": 20}
-        for who, marks in (("last", ours), ("baseline", theirs))
+        for who, marks in (("kept", ours), ("baseline", theirs))
     }
-    return {"accuracy": accuracy, "differences": {"last - baseline": asdict(found) | {"verdict": found.verdict}}}
+    return {"accuracy": accuracy, "differences": {"kept - baseline": asdict(found) | {"verdict": found.verdict}}}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_sentence_says_what_the_interval_says(gained: int, lost: int, begins
 
 def test_without_a_baseline_it_does_not_claim_anything() -> None:
     told = sentence(
-        {"accuracy": {}, "differences": {"last - first": {"value": 0.3, "low": 0.2, "high": 0.4, "verdict": "better"}}}
+        {"accuracy": {}, "differences": {"kept - first": {"value": 0.3, "low": 0.2, "high": 0.4, "verdict": "better"}}}
     )
     assert "cannot say" in told and "helped:" not in told
 
@@ -76,7 +76,7 @@ def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if "9/32" in line)
     cells = [cell.strip() for cell in row.strip("│┃ ").split("│")]
     assert cells == ["0", "32", "20", "9/32", "0", "11", "7", "duplicate 3, empty 1", "61.0", "12.3", "-"]
-    assert "last student (LLM2LLM)" in text and "130/135" in text and "0.963" in text
+    assert "kept student (LLM2LLM)" in text and "130/135" in text and "0.963" in text
     assert "It helped" in text
     assert "/data/runs/demo/" in text
 
@@ -84,7 +84,7 @@ def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
 def test_rows_without_an_answer_have_columns_of_their_own(tmp_path: Path) -> None:
     told = report(exams=exams(30, 5))
     told["iterations"][0]["round"]["errors"] = {"prompt_too_long": 1, "refused": 1}
-    told["exams"]["accuracy"]["last"]["errors"] = {"prompt_too_long": 4}
+    told["exams"]["accuracy"]["kept"]["errors"] = {"prompt_too_long": 4}
     text = shown(tmp_path, told)
     assert "wrong" in text and "unanswered" in text and "errors" not in text
     for begins, count in (("9/32", "2"), ("130/135", "4")):
@@ -96,7 +96,7 @@ def test_rows_without_an_answer_have_columns_of_their_own(tmp_path: Path) -> Non
     ("trainings", "says"),
     [
         (1, "of updates (60)."),
-        (3, "of updates (60, of all 3 trainings that the last student went through)."),
+        (3, "of updates (60, of all 3 trainings that the kept student went through)."),
     ],
 )
 def test_it_says_by_what_the_baseline_was_matched(trainings: int, says: str) -> None:

@@ -29,13 +29,13 @@ def test_updates_iterations_and_exams_are_curves(tmp_path: Path) -> None:
     board = Board(str(tmp_path))
     board.update("train-1", LINE)
     board.iteration(ITERATION)
-    board.exams({"last": {"value": 0.5, "errors": {"bad_request": 2, "refused": 1}}}, 1)
+    board.exams({"kept": {"value": 0.5, "errors": {"bad_request": 2, "refused": 1}}}, 1)
     board.close()
     found = curves(tmp_path)
     assert found["train-1/loss"] == [(3, 2.5)] and found["train-1/lr"] == [(3, 4e-5)] and found["train-1/seconds"] == [(3, 3.7)]
     assert found["loop/rows"] == [(1, 42)] and found["loop/error_source_accuracy"] == [(1, 0.75)]
-    assert found["loop/wrong"] == [(1, 4)] and found["loop/unanswered"] == [(1, 4)] and found["test_unanswered/last"] == [(1, 3)]
-    assert found["loop/accepted"] == [(1, 3)] and found["loop/rejected"] == [(1, 2)] and found["test/last"] == [(1, 0.5)]
+    assert found["loop/wrong"] == [(1, 4)] and found["loop/unanswered"] == [(1, 4)] and found["test_unanswered/kept"] == [(1, 3)]
+    assert found["loop/accepted"] == [(1, 3)] and found["loop/rejected"] == [(1, 2)] and found["test/kept"] == [(1, 0.5)]
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:

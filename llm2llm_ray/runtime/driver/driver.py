@@ -26,6 +26,7 @@ from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.driver.tensorboard import Board
+from llm2llm_ray.runtime.driver.worth_asking import WorthAsking
 from llm2llm_ray.runtime.priority import stands
 from llm2llm_ray.runtime.series import RunMetrics
 from llm2llm_ray.runtime.serving.engines import import_engines, rest_engines
@@ -76,12 +77,17 @@ class Driver:
         parts.ready = engines.ready
         engines.start()
         seeds = self._inputs.seeds
-        iterations = list(self._iterations(parts, seeds, trainer))
-        exams = self._exams(parts, seeds, trainer, iterations)
+        versions = self._versions(parts, seeds)
+        worth = WorthAsking(parts, versions, self._events, self._store.rows(seeds))
+        iterations = list(self._iterations(parts, seeds, trainer, versions, worth))
+        kept = worth.kept([iteration.student for iteration in iterations])
+        exams = self._exams(parts, seeds, trainer, versions, iterations[: kept + 1])
         report = {
             "run": config.run.name,
             "engine_seconds": engines.seconds,
             "iterations": [self._told(i) for i in iterations],
+            "kept": kept,
+            "asking": worth.told(),
             "exams": exams,
         }
         self._board.close()
@@ -104,15 +110,18 @@ class Driver:
         for spec in specs:
             self._metrics.replicas(spec.role, spec.engine.replicas)
 
-    def _iterations(self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer) -> Iterator[Iteration]:
+    def _iterations(
+        self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer, versions: RecordedVersions, worth: WorthAsking
+    ) -> Iterator[Iteration]:
         config = self._inputs.config
         loop = llm2llm(
             trainer=_Announced(trainer, self._before_training),
             errors=parts.error_source(seeds),
             augmenter=parts.augmenter(self._store.rows(seeds), seeds.id),
-            versions=self._versions(parts, seeds),
+            versions=versions,
             iterations=num_iterations(config),
             continue_training=config.student.start_from == "previous",
+            worth_asking=worth,
         )
         # A run that goes on tells its finished iterations again; counters and curves have them already.
         told = {outcome(event) for event in self._events.read() if event["event"] == "iteration"}
@@ -125,11 +134,16 @@ class Driver:
             yield iteration
 
     def _exams(
-        self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer, iterations: Sequence[Iteration]
+        self,
+        parts: Parts,
+        seeds: DatasetVersion,
+        trainer: RayTrainer,
+        versions: RecordedVersions,
+        iterations: Sequence[Iteration],
     ) -> dict[str, Any] | None:
         if not (self._inputs.config.evaluation.test and self._inputs.test):
             return None
-        exams = Exams(parts, self._versions(parts, seeds), trainer, self._before_training)
+        exams = Exams(parts, versions, trainer, self._before_training)
         found = exams.hold(iterations, seeds, self._store.rows(seeds))
         self._metrics.examined(found["accuracy"])
         self._board.exams(found["accuracy"], iterations[-1].index)

@@ -1,6 +1,6 @@
-"""The test set, read once at the end of a run: the untrained, first and last student, the teacher, and the matched baseline.
+"""The test set, read once at the end of a run: the untrained, first and kept student, the teacher, and the matched baseline.
 
-The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the last student took in
+The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the kept student took in
 all: more rows mean more updates, and more updates alone raise accuracy. A student that goes on from the one before
 (`student.start_from: previous`) has taken the updates of every training before it, too.
 """
@@ -31,21 +31,21 @@ class Exams:
         self._told: dict[str, dict[str, Any]] = {}
 
     def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, seed_rows: Iterable[Example]) -> dict[str, Any]:
-        """Accuracies by who was examined, the last student's difference to the baseline and to the first, and in how many
-        updates the baseline is matched."""
+        """Accuracies by who was examined, the kept student's difference to the baseline and to the first, and in how many
+        updates the baseline is matched. `iterations` end with the one whose student is kept (`run.keep`)."""
         inputs, config = self._parts.inputs, self._parts.config
         assert inputs.test is not None
         left_out: dict[str, str] = {}
-        first, last = iterations[0].student, iterations[-1].student
+        first, kept = iterations[0].student, iterations[-1].student
         untrained = Student(path=inputs.student_model, sha=inputs.student_sha, iteration=0)
         if config.evaluation.recorded_answers is None:
             self._sit("untrained", untrained)
         matched = _updates(iterations, config.student.start_from)
         self._sit("first", first)
-        self._sit("last", last)
-        self._told["last"]["updates"] = matched["updates"]
+        self._sit("kept", kept)
+        self._told["kept"]["updates"] = matched["updates"]
         if config.evaluation.matched_baseline:
-            self._before_training("baseline", last.iteration)
+            self._before_training("baseline", kept.iteration)
             baseline = self._trainer.train_baseline(seeds, matched["updates"])
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
@@ -55,7 +55,7 @@ class Exams:
                 del self._told["teacher"]
                 left_out["teacher"] = f"teacher.budget ran out: {unpaid} of {inputs.test.num_rows} test rows were not asked"
         differences = {
-            f"last - {other}": self._difference("last", other) for other in ("baseline", "first") if other in self._marks
+            f"kept - {other}": self._difference("kept", other) for other in ("baseline", "first") if other in self._marks
         }
         return {"accuracy": self._told, "differences": differences, "left_out": left_out, "matched": matched}
 
@@ -83,6 +83,6 @@ class Exams:
 
 
 def _updates(iterations: Sequence[Iteration], start_from: str) -> dict[str, int]:
-    """How many updates the last student has taken in all, and in how many trainings."""
+    """How many updates the kept student has taken in all, and in how many trainings."""
     each = [int(iteration.student.metrics["updates"]) for iteration in iterations]
     return {"updates": updates_in_all(each, start_from), "trainings": len(each) if start_from == "previous" else 1}
