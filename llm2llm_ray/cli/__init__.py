@@ -12,6 +12,7 @@ import typer
 
 from llm2llm_ray.cli.doctor_command import doctor
 from llm2llm_ray.cli.gc_command import gc
+from llm2llm_ray.cli.init_command import init
 from llm2llm_ray.cli.result_commands import compare, export, report
 from llm2llm_ray.cli.run_commands import evaluate, run
 from llm2llm_ray.cli.scale_command import scale_teacher
@@ -24,7 +25,7 @@ from llm2llm_ray.terminal_text import shown_lines
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-for command in (run, evaluate, tasks, doctor, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
+for command in (init, run, evaluate, tasks, doctor, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
     app.command()(command)
 
 

@@ -14,7 +14,7 @@ from llm2llm_ray.machine import this_machine
 from llm2llm_ray.planning.memory import memory_warning
 from llm2llm_ray.planning.plan import plan
 from llm2llm_ray.planning.plan_table import render_plan
-from llm2llm_ray.preflight import check
+from llm2llm_ray.preflight import Checked, check
 from llm2llm_ray.terminal_text import shown
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run (see jobs/).")]
@@ -30,16 +30,11 @@ def run(
 
     Example: llm2llm run jobs/demo.yaml --dry-run
     """
-    resolved = load_config(config, set_)
-    checked = check(resolved, config.parent)  # before the slow imports: a mistake is told at once
-    _warn(resolved)
-    for line in checked.notices():
-        errors.print(shown(line), soft_wrap=True)
-    planned = plan(resolved, checked)
     if dry_run:
-        render_plan(planned, console(markup=False))
+        show_plan(config, set_)
         return
-    for line in planned.advice:
+    resolved, checked = _looked_at(config, set_)
+    for line in plan(resolved, checked).advice:
         errors.print(f"warning: {shown(line)}", soft_wrap=True)
     from llm2llm_ray.history.progress import Progress
     from llm2llm_ray.history.summary import render
@@ -53,6 +48,21 @@ def run(
             errors.print(str(stopped))
             raise typer.Exit(143) from None
     render(report, resolved, console())
+
+
+def show_plan(config: Path, set_: list[str] | None = None) -> None:
+    """What a run of this file would take; starts nothing."""
+    render_plan(plan(*_looked_at(config, set_)), console(markup=False))
+
+
+def _looked_at(config: Path, set_: list[str] | None) -> tuple[Config, Checked]:
+    """Before the slow imports: a mistake is told at once, and so is what a person should look at."""
+    resolved = load_config(config, set_)
+    checked = check(resolved, config.parent)
+    _warn(resolved)
+    for line in checked.notices():
+        errors.print(shown(line), soft_wrap=True)
+    return resolved, checked
 
 
 def evaluate(

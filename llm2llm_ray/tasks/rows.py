@@ -107,7 +107,7 @@ def _missing(missing: Mapping[str, str], present: Sequence[str]) -> str:
     field, name = next(iter(missing.items()))
     close = difflib.get_close_matches(name, present, n=1)
     if not close and len(present) == 1 and (";" in present[0] or "\t" in present[0]):
-        hint = "columns must be separated by commas"
+        hint = "columns must be separated by commas (`llm2llm init` reads others, and writes files that a run reads)"
     else:
         hint = f"map them with task.columns: {{{field}: {close[0] if close else 'column of the file'}}}"
     return f"no column {' and no column '.join(missing.values())} here (columns: {', '.join(present)}); {hint}"
@@ -132,16 +132,22 @@ def _content_id(row: Row, needed: Sequence[str], split: str, repeats: Counter[st
 def _raw_rows(source: str | Path, split: str) -> Iterator[tuple[int, Row]]:
     if _is_hub(source):
         return _hub(str(source), split)
+    path = existing(source)
+    if path.suffix == ".jsonl":
+        return json_rows(_lines(path), str(path))
+    if path.suffix == ".csv":
+        return separated_rows(_lines(path), str(path))
+    if path.suffix == ".parquet":
+        return parquet_rows(path)
+    raise UserError(f"{source}: unknown kind of file: use {', '.join(SUFFIXES)}")
+
+
+def existing(source: str | Path) -> Path:
+    """Raises UserError when this is no file."""
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{source}: no such file{neighbours(path)}")
-    if path.suffix == ".jsonl":
-        return _jsonl(path)
-    if path.suffix == ".csv":
-        return _csv(path)
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    raise UserError(f"{source}: unknown kind of file: use {', '.join(SUFFIXES)}")
+    return path
 
 
 def neighbours(path: Path) -> str:
@@ -164,18 +170,19 @@ def _lines(path: Path) -> Iterator[str]:
                 ) from None
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_lines(path), 1):
+def json_rows(lines: Iterable[str], place: str) -> Iterator[tuple[int, Row]]:
+    """Line number and object of each line that is not blank; raises UserError, which calls the file `place`."""
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line, parse_constant=_not_json)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{path}, line {number}: malformed JSON ({str(error)[:80]}): {shown(line)}; each line must be one JSON object"
+                f"{place}, line {number}: malformed JSON ({str(error)[:80]}): {shown(line)}; each line must be one JSON object"
             ) from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}: {shown(line)}")
+            raise UserError(f"{place}, line {number}: expected a JSON object, found {type(row).__name__}: {shown(line)}")
         yield number, row
 
 
@@ -183,8 +190,9 @@ def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(_lines(path), strict=True)
+def separated_rows(lines: Iterable[str], place: str, delimiter: str = ",") -> Iterator[tuple[int, Row]]:
+    """The line where each row begins, and the row by the names in the header (RFC 4180, with any delimiter); raises UserError."""
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     header: list[str] = []
     line = 1
     try:
@@ -193,24 +201,26 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
                 header = values
                 repeated = [name for name, times in Counter(header).items() if times > 1]
                 if repeated:
-                    raise UserError(f"{path}, line {line}: column {shown(repeated[0])} stands twice in the header")
+                    raise UserError(f"{place}, line {line}: column {shown(repeated[0])} stands twice in the header")
             elif values:
-                yield line, _csv_row(values, header, f"{path}, line {line}")
+                yield line, _by_name(values, header, f"{place}, line {line}", delimiter)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {line}: malformed CSV ({error}): check the quotes of this row") from None
+        raise UserError(f"{place}, line {line}: malformed CSV ({error}): check the quotes of this row") from None
 
 
-def _csv_row(values: list[str], header: list[str], where: str) -> Row:
+def _by_name(values: list[str], header: list[str], where: str, delimiter: str) -> Row:
     if len(values) != len(header):
+        separator = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[delimiter]
         raise UserError(
             f"{where}: {len(values)} fields, but the header has {len(header)} ({', '.join(header)}), "
-            f"near {shown(values[-1])}: put double quotes around a text with a comma in it"
+            f"near {shown(values[-1])}: put double quotes around a text with {separator} in it"
         )
     return dict(zip(header, values, strict=True))
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
+def parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Rows counted from 1; raises UserError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

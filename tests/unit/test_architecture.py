@@ -22,7 +22,7 @@ OURS = PACKAGE.name
 HEAVY = frozenset({"ray", "torch", "deepspeed", "vllm", "transformers", "peft", "datasets"})
 # Rooms and modules from the top down. One may import what stands below it, never a sibling, never what is above.
 ORDER = (
-    ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor"), ("planning",), ("timing",), ("history",),
+    ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor", "starting"), ("planning",), ("timing",), ("history",),
     ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
     ("types",), ("errors", "fingerprint", "accuracy", "machine", "programs", "reasoning", "terminal_text"),
@@ -261,6 +261,10 @@ def test_the_command_line_is_these_commands_and_flags() -> None:
         for name, command in commands.items()
     }
     assert flags == {
+        "init": [
+            "file", "--text", "--label", "--dev", "--test", "--dev-rows", "--test-rows", "--split-seed", "--name", "--encoding",
+            "--force",
+        ],
         "run": ["config", "--set", "--dry-run"], "doctor": ["config", "--set"],
         "evaluate": ["config", "--model", "--set"], "tasks": [],
         "status": ["run"], "ls": ["folder"], "logs": ["run", "--follow", "-f", "--json"], "stop": ["run", "--wait"],
