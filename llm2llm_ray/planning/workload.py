@@ -219,7 +219,7 @@ class _Workload:
             yield self._answers("test", "exam (untrained)", rows, measured.test_prompt, evaluation.max_tokens)
         yield self._answers("test", "exam (first)", rows, measured.test_prompt, measured.answer)
         if num_iterations(self.config) > 1:
-            yield self._answers("test", "exam (last)", rows, measured.test_prompt, measured.answer)
+            yield self._answers("test", "exam (kept)", rows, measured.test_prompt, measured.answer)
         if evaluation.matched_baseline:
             matched = updates_in_all(self.trainings, self.config.student.start_from)
             yield self._train("test", "baseline", len(self.checked.splits.seed), matched)

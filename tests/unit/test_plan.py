@@ -96,7 +96,7 @@ def test_the_stages_are_the_runs_stages_in_order() -> None:
         ("iteration 1", "train"), ("iteration 1", "round"), ("iteration 1", "commit"), ("iteration 2", "train"),
     ]  # fmt: skip
     assert [name for group, name in names if group == "test"] == [
-        "exam (untrained)", "exam (first)", "exam (last)", "baseline", "exam (baseline)", "exam (teacher)",
+        "exam (untrained)", "exam (first)", "exam (kept)", "baseline", "exam (baseline)", "exam (teacher)",
     ]  # fmt: skip
 
 
