@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help install demo test unit integration slow check lock clean
+.PHONY: help install demo demo-live test unit integration slow check lock clean
 PARTS := check unit integration
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,9 @@ $(SETUP): pyproject.toml locks/cpu.txt locks/cpu-source.txt
 
 demo: $(SETUP) ## the whole loop on the demo data, some 6 to 12 minutes on 2 cores
 	$(BIN)/llm2llm run jobs/demo.yaml
+
+demo-live: $(SETUP) ## the demo with a 1.5B teacher that answers here: downloads 1.1 GB at first, needs 16 GB of memory, slow
+	$(BIN)/llm2llm run jobs/demo_live.yaml
 
 # Each part is run to its end, whatever the others say. pytest that finds no test (exit code 5) has failed like any other.
 test: $(SETUP) ## what CI runs: check, unit and integration

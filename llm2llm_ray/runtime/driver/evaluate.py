@@ -40,7 +40,7 @@ def examine(config: Config, checked: Checked, model: str, show: Callable[[dict[s
         )
     files = Files(config.run_path)
     with MemoryWatch(files).explained(), unwrapped(), run_lease(files.root):
-        prepared = prepare(config, checked, files)
+        prepared = prepare(config, checked, files, show)
         folder = resolve_model(model)
         student = Student(path=folder, sha=model_sha(folder), iteration=0)
         show({"stage": "starting Ray"})

