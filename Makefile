@@ -45,7 +45,7 @@ unit: $(SETUP) ## no Ray, a minute
 integration: $(SETUP) ## the real stack on CPU, some 20 minutes
 	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow" -n 2 --dist loadfile --durations=30
 
-slow: $(SETUP) ## left out of CI: kill tests with the real demo
+slow: $(SETUP) ## left out of CI: kill tests with the real demo, and the model that is downloaded in parts
 	$(BIN)/python -m pytest tests -q -m slow
 
 lock: $(SETUP) ## resolve locks/cpu.in anew
