@@ -84,7 +84,9 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
                 _wait_for_own_ray(ours)
 
 
-def prepare(config: Config, checked: Checked, files: Files, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def prepare(
+    config: Config, checked: Checked, files: Files, show: Callable[[dict[str, Any]], None] = lambda status: None
+) -> dict[str, Any]:
     """Resolve models, and put the rows and the resolved config into the run folder; `Inputs` less device."""
     models = {"stage": "models", "since": time.time()}
     show(models)
