@@ -25,7 +25,8 @@ class Request:
     row_id: str
     prompt: Prompt
     sampling: Mapping[str, Any]
-    """temperature, top_p, max_tokens, seed: names that vLLM and the OpenAI protocol share."""
+    """temperature, top_p, max_tokens, seed: names that vLLM and the OpenAI protocol share. choice: texts of which the answer must
+    be exactly one, for engines of ours; no part of the OpenAI protocol."""
     ordinal: int = 0
     attempt: int = 0
 
@@ -35,8 +36,8 @@ class Request:
 
     @property
     def asked_with(self) -> dict[str, Any]:
-        """All settings of `Teacher.ask`, those that a role left open too."""
-        return {"top_p": 1.0, "seed": 0, **self.sampling}
+        """All settings of `Teacher.ask`, those that a role left open too; a service is not held to choices."""
+        return {"top_p": 1.0, "seed": 0, **{name: value for name, value in self.sampling.items() if name != "choice"}}
 
 
 class AskModel(Protocol):

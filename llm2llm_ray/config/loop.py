@@ -47,6 +47,9 @@ class EvaluationConfig(Section):
     error_source: Literal["seed", "dev", "cross_fit"] = "seed"
     max_tokens: int = Field(default=256, ge=1)
     """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
+    structured: bool = False
+    """Hold the student's answers to the task's choices (its labels), where these are a closed set: in rounds and exams, and in
+    the exam of a teacher that is served here. The same for every student of a run."""
     in_flight: int | None = Field(default=None, ge=1)
     """Student requests open at once; None: 256 on GPU; on CPU an eighth of the rows, 8 to 32.
 
@@ -69,6 +72,11 @@ class EvaluationConfig(Section):
     engine: Literal["resident", "per_stage"] = "resident"
     recorded_answers: str | None = None
     """Take the student's answers from this JSONL file instead of an engine: for tests of the loop and of a task."""
+
+    @property
+    def student_held(self) -> bool:
+        """Whether the student's requests carry choices: recorded answers are what they are."""
+        return self.structured and self.recorded_answers is None
 
     @field_validator("error_source")
     @classmethod

@@ -10,6 +10,7 @@ import yaml
 from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.export.facts import Facts
+from llm2llm_ray.export.held_answers import held_answers, held_request
 from llm2llm_ray.export.licence import UNKNOWN, hub_id, licence_of, model_name, teacher_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
 from llm2llm_ray.history.summary import WHO, sentence
@@ -102,6 +103,7 @@ def student_card(facts: Facts) -> str:
         'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
         "```",
         "", READ_BY,
+        *held_answers(held_request(facts.record, facts.student["result"]["sha"], facts.version)),
         *_made_by(facts),
         *_licence(facts, f"The model that training began with ({escaped(model_name(base))})", licence_of(base) or UNKNOWN),
         *_accuracy(facts),

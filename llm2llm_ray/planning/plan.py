@@ -15,6 +15,7 @@ from llm2llm_ray.config.schedule import num_iterations, worker_cpus
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.advice import advice
 from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.no_effect import no_effect
 from llm2llm_ray.planning.rates import Rates, rates_for
 from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
 from llm2llm_ray.preflight import Checked
@@ -132,7 +133,7 @@ def plan(
         disk=disk(config, device, answers=made.high, updates=max(step.high.updates for step in steps)),
         money=_money(config, steps),
         rates=found,
-        assumptions=tuple(_assumptions(config, machine, device, found, measures, (low, shares, high))),
+        assumptions=(*_assumptions(config, machine, device, found, measures, (low, shares, high)), *no_effect(config, checked)),
         advice=advice(config, checked, updates=steps[0].expected.updates, measures=measures),
     )
 

@@ -25,16 +25,17 @@ _AS_OTHER_INPUTS = {"one_shot", "augment_augmented", "require_better_teacher"}
 """Ablations, there as `per_wrong` and as the rows evaluated; and what says whether a round is asked for at all."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
-    "matched_baseline", "engine", "max_unanswered",
+    "matched_baseline", "engine", "max_unanswered", "structured",
 }  # fmt: skip
 """Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
-and when a stage counts."""
+and when a stage counts; and `structured`, which is there only where it is in force: without it an answer is what it was."""
 _PRICES = {"price_per_million_prompt_tokens", "price_per_million_completion_tokens"}
 
 
 def solved(config: Config, task: Task, answerer: Answerer, *, student: str, rows: str, iteration: int) -> dict[str, Any]:
     """A student's answers to a version's rows. `student`: sha of the one examined, whoever answers in its place."""
-    return {"model": student, "rows": rows, "iteration": iteration, **_exam(config, task, answerer)}
+    held = config.evaluation.student_held
+    return {"model": student, "rows": rows, "iteration": iteration, **_exam(config, task, answerer, held=held)}
 
 
 def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str) -> dict[str, Any]:
@@ -56,8 +57,13 @@ def solved_by_teacher(config: Config, task: Task, answerer: Answerer, *, rows: s
         "shots": fingerprint([asdict(shot) for shot in shots]),
         "request": {name: value for name, value in request_settings(config.teacher).items() if name not in SAMPLING},
         "budget": _limits(config.teacher.budget),
-        **_exam(config, task, answerer),
+        **_exam(config, task, answerer, held=teacher_held(config)),
     }
+
+
+def teacher_held(config: Config) -> bool:
+    """Whether the requests of the teacher's exam carry choices: an engine of ours can be held to them, a service cannot."""
+    return config.evaluation.structured and config.teacher.kind == "serve"
 
 
 def committed(settings: AugmentationConfig, *, round_key: str, dataset: str, held_out: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +76,9 @@ def committed(settings: AugmentationConfig, *, round_key: str, dataset: str, hel
     }
 
 
-def _exam(config: Config, task: Task, answerer: Answerer) -> dict[str, Any]:
+def _exam(config: Config, task: Task, answerer: Answerer, *, held: bool) -> dict[str, Any]:
     return {
+        **({"structured": True} if held else {}),
         "answerer": answerer.described(),
         "task": dict(identity(task)),
         "evaluation": config.evaluation.model_dump(mode="json", exclude=_NOT_OF_ROWS),

@@ -35,9 +35,17 @@ words of whoever refused it."""
 class Solve:
     """`shots` turns the same role into the teacher's own exam: worked examples stand before the question."""
 
-    def __init__(self, task: Task, *, max_tokens: int, shots: Sequence[Example] = (), merge_system: bool = False) -> None:
-        """`merge_system`: the model asked knows no system role."""
-        self._task = task
+    def __init__(
+        self,
+        task: Task,
+        *,
+        max_tokens: int,
+        shots: Sequence[Example] = (),
+        merge_system: bool = False,
+        structured: bool = False,
+    ) -> None:
+        """`merge_system`: the model asked knows no system role. `structured`: its answer must be one of the task's choices."""
+        self._task, self._structured = task, structured
         self._merge_system = merge_system
         self._sampling = {"temperature": 0.0, "max_tokens": max_tokens}
         self._shots = shots
@@ -68,7 +76,9 @@ class Solve:
         """What is asked for one row."""
         task, shots = self._task, self._shots
         prompt = task.shots_prompt(text, shots) if shots else Prompt(text=task.student_prompt(text))
-        return Request(row_id=row_id, prompt=merged_system(prompt) if self._merge_system else prompt, sampling=self._sampling)
+        choices = task.choices(text) if self._structured else None
+        sampling = self._sampling if choices is None else {**self._sampling, "choice": list(choices)}
+        return Request(row_id=row_id, prompt=merged_system(prompt) if self._merge_system else prompt, sampling=sampling)
 
 
 def exam_shots(seeds: Iterable[Example]) -> list[Example]:

@@ -118,6 +118,9 @@ class CaseHold(Task):
         first = _LISTED.match(line.lstrip())
         return first["letter"] if first and len(listed) == 1 else None
 
+    def choices(self, text: str) -> Sequence[str] | None:
+        return [self.completion(letter) for letter in LETTERS]
+
     def is_correct(self, output: str, completion: str) -> bool:
         answer = self.answer(completion)
         return answer is not None and answer == output.strip().upper()

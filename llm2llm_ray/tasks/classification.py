@@ -11,6 +11,7 @@ import copy
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from llm2llm_ray.tasks.blind import label_blind, stated
@@ -42,19 +43,24 @@ class Classification(Task):
         items: str | None = None,
         question: str = "Intent",
         instruction: str | None = None,
+        show_labels: bool = False,
     ) -> None:
         """Raises ValueError on labels that the grader could not tell apart.
 
         `labels` may map a label to a description, which the teacher sees; None takes the labels of the seed rows.
         `item` is what one text is called, `items` its plural (None: with an s), `question` what the student is asked
-        for, `instruction` an optional first line of its prompt.
+        for, `instruction` an optional first line of its prompt. `show_labels` puts the labels' names before the text: they
+        cost their tokens in every prompt, but are the same in all, which an engine's prefix cache computes once.
         """
+        if not isinstance(show_labels, bool):
+            raise ValueError(f"show_labels must be true or false, not {shown(show_labels)}")
         self.labels = _checked(labels or ())
         self.descriptions = dict(zip(self.labels, labels.values(), strict=True)) if isinstance(labels, Mapping) else {}
         self.item = item
         self.items = items or f"{item}s"
         self.question = question
         self.instruction = instruction
+        self.show_labels = show_labels
 
     def with_labels(self, labels: Sequence[str]) -> Classification:
         """The same task with its label set fixed."""
@@ -74,7 +80,23 @@ class Classification(Task):
 
     def student_prompt(self, text: str) -> str:
         first = f"{self.instruction}\n\n" if self.instruction else ""
-        return f"{first}{_capital(self.item)}: {text}\n{self.question}:"
+        return f"{first}{self._label_list()}{_capital(self.item)}: {text}\n{self.question}:"
+
+    def _label_list(self) -> str:
+        return f"{self.question} is one of: {', '.join(self.labels)}\n\n" if self.show_labels and self.labels else ""
+
+    def shots_prompt(self, text: str, shots: Sequence[Example]) -> Prompt:
+        """The labels once, not before each worked example."""
+        if not self.show_labels:
+            return super().shots_prompt(text, shots)
+        without = copy.copy(self)
+        without.show_labels = False
+        prompt = without.shots_prompt(text, shots)
+        return replace(prompt, text=self._label_list() + prompt.text)
+
+    def describe(self) -> Mapping[str, object]:
+        """Without `show_labels` where it is off: runs begun before there was such an option keep their keys."""
+        return {name: value for name, value in super().describe().items() if name != "show_labels" or value}
 
     def answer(self, completion: str) -> str | None:
         line = next((line for line in completion.splitlines() if line.strip()), "")
@@ -87,6 +109,9 @@ class Classification(Task):
     def is_correct(self, output: str, completion: str) -> bool:
         answer = self.answer(completion)
         return answer is not None and _bare(answer) == _bare(output)
+
+    def choices(self, text: str) -> Sequence[str] | None:
+        return [self.completion(label) for label in self.labels] or None
 
     def group(self, example: Example) -> str:
         return example.output

@@ -47,6 +47,13 @@ class Task(ABC):
     def is_correct(self, output: str, completion: str) -> bool:
         """Whether `completion` answers the example whose gold output is `output`."""
 
+    def choices(self, text: str) -> Sequence[str] | None:
+        """All completions that can answer `text`, where the answers are a closed set (labels); None where they are not.
+
+        With `evaluation.structured` the student says exactly one of them.
+        """
+        return None
+
     def group(self, example: Example) -> str:
         """Examples of one group may stand beside each other in a teacher prompt (a class); "" is one group for all."""
         return ""

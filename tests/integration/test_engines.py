@@ -191,6 +191,28 @@ def test_an_over_long_row_is_an_answer_not_a_failure(engines: str, tiny_model: s
     assert long.error.startswith("prompt_too_long") and long.finish_reason == "error"
 
 
+def test_an_answer_is_exactly_one_of_the_choices_and_ends_behind_it(engines: str, tiny_model: str) -> None:
+    """A random model says anything; one choice begins another; quotes and backslashes mean something to a grammar."""
+    choices = [" billing", " bill", ' a "quoted\\one"', " crédit", " a|b"]
+
+    async def all_of_them(sampling: dict[str, Any], rows: int) -> list[Any]:
+        client = transport(engines, tiny_model)
+        asked = [
+            Request(
+                row_id=str(n), prompt=Prompt(text=f"{n} {PROMPTS[n % 2]}"), sampling=sampling | {"seed": n, "choice": choices}
+            )
+            for n in range(rows)
+        ]
+        return await asyncio.gather(*map(client.ask, asked))
+
+    replies = asyncio.run(all_of_them({"temperature": 1.0, "max_tokens": 60}, 40))
+    print(sorted(reply.text for reply in replies))
+    assert {(reply.error, reply.finish_reason) for reply in replies} == {("", "stop")}
+    assert {reply.text for reply in replies} <= set(choices) and len({reply.text for reply in replies}) > 1
+    free = ask(engines, tiny_model, PROMPTS)
+    assert all(reply.text not in choices for reply in free), "the request that follows is not held to them"
+
+
 def test_the_engine_itself_refuses_what_does_not_fit(engines: str, tiny_model: str) -> None:
     async def refused() -> Any:
         return await engine_handle(engines).ask.remote([5] * 1000, GREEDY, "too-long", None)

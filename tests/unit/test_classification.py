@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from task_data import real_rows
 
 from llm2llm_ray.tasks.classification import Classification
+from llm2llm_ray.tasks.task import identity
 from llm2llm_ray.types import Draft, Example, Graded, Rejected
 
 TREC = {
@@ -174,3 +175,26 @@ def test_two_labels_that_look_the_same_are_refused(other: str) -> None:
 def test_inner_spaces_of_any_kind_are_one_space_in_a_label() -> None:
     task = Classification(labels=["not ok", "ok"])
     assert task.answer("not\u00a0ok") == "not ok" and task.answer("not  ok") == "not ok" and task.answer("notok") is None
+
+
+def test_the_choices_are_the_completions_of_all_labels() -> None:
+    task = trec()
+    choices = task.choices("Where is Oslo ?")
+    assert choices == [" ABBR", " DESC", " ENTY", " HUM", " LOC", " NUM"]
+    assert [task.answer(choice) for choice in choices] == list(task.labels)
+    assert Classification().choices("Where is Oslo ?") is None, "no labels yet: they come from the seeds"
+
+
+def test_the_labels_are_shown_to_the_student_when_wanted_and_once_before_worked_examples() -> None:
+    shown = Classification(labels=TREC, item="question", question="Type", show_labels=True)
+    listed = "Type is one of: ABBR, DESC, ENTY, HUM, LOC, NUM\n\n"
+    assert shown.student_prompt("Where is Oslo ?") == listed + trec().student_prompt("Where is Oslo ?")
+    with_shots = shown.shots_prompt("Where is Oslo ?", [question(1, "Where is Bern ?")])
+    assert with_shots.text == listed + trec().shots_prompt("Where is Oslo ?", [question(1, "Where is Bern ?")]).text
+    with pytest.raises(ValueError, match="show_labels must be true or false"):
+        Classification(labels=TREC, show_labels="yes")  # type: ignore[arg-type]
+
+
+def test_an_option_that_is_off_is_no_part_of_what_the_task_is() -> None:
+    assert "show_labels" not in identity(trec())
+    assert identity(Classification(labels=TREC, show_labels=True))["show_labels"] is True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +20,13 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.export.card import COLUMNS
 from llm2llm_ray.export.facts import facts
 from llm2llm_ray.export.folders import export_dataset, export_student
+from llm2llm_ray.export.held_answers import held_request
 from llm2llm_ray.export.licence import hub_id, licence_of, model_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
 from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.versions import SCHEMA
+from llm2llm_ray.types import Example, Reply
 
 MARKDOWN = MarkdownIt("gfm-like", {"html": True, "linkify": False})
 
@@ -211,3 +216,46 @@ def test_a_service_is_no_known_licence_whatever_its_model_is_called(tmp_path: Pa
     _, body = card(tmp_path / "out")
     assert "the model's licence is unknown: ask whoever publishes it. Its terms" in body
     assert "example.com" not in body
+
+
+def reply_stored(record: RunRecord, sha: str, row: Example, **sampling: Any) -> None:
+    async def put() -> None:
+        log = ReplyLog(record.files, f"replies/student-{sha[:12]}")
+        request = {"row_id": row.id, "prompt": f"Request: {row.input}\nIntent:", "sampling": {"max_tokens": 8, **sampling}}
+        await log.put(row.id, Reply(text=" billing", finish_reason="stop"), request)
+        log.close()
+
+    asyncio.run(put())
+
+
+def test_the_card_of_a_student_that_was_held_to_choices_says_how_to_serve_it_so(tmp_path: Path) -> None:
+    record = Writer(tmp_path / "run", config(evaluation={"structured": True})).write()
+    found = facts(record)
+    assert found.student is not None
+    choices = [" billing", " acc`ount"]
+    for row in (TEST[0], SEEDS[0]):  # the test row stays where it is: whoever exports may leave the test rows out
+        reply_stored(record, found.student["result"]["sha"], row, choice=choices)
+    export_student(found, tmp_path / "out")
+    _, body = card(tmp_path / "out")
+    assert "vllm serve FOLDER" in body and "/v1/completions" in body and TEST[0].input not in body
+    fence = next(token for token in MARKDOWN.parse(body) if token.type == "fence" and "structured_outputs" in token.content)
+    assert json.loads(fence.content) == {
+        "model": "student", "prompt": f"Request: {SEEDS[0].input}\nIntent:", "max_tokens": 8, "temperature": 0.0,
+        "structured_outputs": {"choice": choices},
+    }  # fmt: skip
+
+
+def test_only_a_row_that_is_exported_is_shown_as_a_request(tmp_path: Path) -> None:
+    record = Writer(tmp_path / "run", config(evaluation={"structured": True})).write()
+    found = facts(record)
+    assert found.student is not None
+    sha = found.student["result"]["sha"]
+    assert held_request(record, sha, found.version) is None
+    reply_stored(record, sha, TEST[0], choice=[" billing"])
+    request = held_request(record, sha, found.version)
+    assert request is not None and request["prompt"] == "PROMPT" and request["structured_outputs"] == {"choice": [" billing"]}
+
+
+def test_a_student_that_was_not_held_has_no_such_part_in_its_card(toy: RunRecord, tmp_path: Path) -> None:
+    export_student(facts(toy), tmp_path / "out")
+    assert "Served as it was measured" not in card(tmp_path / "out")[1]

@@ -24,11 +24,13 @@ from llm2llm_ray.machine import Gpu, Machine
 from llm2llm_ray.planning import plan as planning
 from llm2llm_ray.planning import workload
 from llm2llm_ray.planning.model_size import parameters
+from llm2llm_ray.planning.no_effect import no_effect
 from llm2llm_ray.planning.plan import Plan, plan
 from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.planning.rates import KNOWN, known
 from llm2llm_ray.planning.workload import Shares, rows_seen
 from llm2llm_ray.preflight import Checked, check
+from llm2llm_ray.tasks import load_task
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUNTIME = Path(__file__).parents[2] / "llm2llm_ray" / "runtime"
@@ -249,3 +251,15 @@ def test_a_plan_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=JOBS)
     assert done.stdout.split() == []
+
+
+def test_a_plan_says_where_holding_to_choices_has_no_effect() -> None:
+    def told(*overrides: str) -> list[str]:
+        return [line for line in planned(*overrides).assumptions if "evaluation.structured" in line]
+
+    assert told() == told("evaluation.structured=true") == []
+    recorded = told("evaluation.structured=true", "evaluation.recorded_answers=/dev/null")
+    assert recorded == ["evaluation.structured has no effect: recorded answers are what they are."]
+    config, rows = checked("evaluation.structured=true")
+    (line,) = no_effect(config, replace(rows, task=load_task("gsm8k", {})))
+    assert line.startswith("evaluation.structured has no effect: the answers of classification are no closed set")

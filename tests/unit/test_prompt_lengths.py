@@ -56,8 +56,11 @@ def test_prompt_and_answer_never_exceed_the_context(prompt: int, max_tokens: int
 class Words(Task):
     """The student's prompt is the text between two words; the teacher is asked with all that it is shown, and one word."""
 
-    def __init__(self, *, chat: bool = False) -> None:
-        self.chat = chat
+    def __init__(self, *, chat: bool = False, choices: Sequence[str] = ()) -> None:
+        self.chat, self._choices = chat, choices
+
+    def choices(self, text: str) -> Sequence[str] | None:
+        return self._choices or None
 
     def example(self, row: Mapping[str, object], row_id: str) -> Example:
         raise NotImplementedError
@@ -162,6 +165,28 @@ def test_a_gold_that_fits_the_answer_but_not_the_context(tokenizer: Any) -> None
     settings = config(student={"max_length": 200}, evaluation={"max_tokens": 40})
     message = told(settings, checked([row("s-1", 30, gold=35)]), tokenizer, teacher=False)
     assert "s-1: its prompt has 32 tokens, its right answer 35" in message and "set student.engine.max_model_len=67" in message
+
+
+def held(*choices: str, test: Sequence[Example] = ()) -> Checked:
+    found = checked([row("s-1", 3)], test=test)
+    return Checked(task=Words(choices=choices), splits=found.splits)
+
+
+def test_the_longest_choice_and_its_end_must_fit_where_the_student_is_held_to_choices(tokenizer: Any) -> None:
+    """Without its end an answer of the longest choice would count as cut."""
+    structured = {"max_tokens": 4, "structured": True}
+    check_lengths(config(evaluation=structured), held("a", "a b c"), student=tokenizer, teacher=None)
+    message = told(config(evaluation=structured), held("a", "a b c d"), tokenizer, teacher=False)
+    assert "held to choices (evaluation.structured), evaluation.max_tokens=4: 1 of 1 rows" in message
+    assert "s-1: 'a b c d' and its end have 5 tokens" in message and "set evaluation.max_tokens=5" in message
+    check_lengths(config(evaluation={"max_tokens": 4}), held("a b c d"), student=tokenizer, teacher=None)
+
+    wide = config(student={"max_length": 200}, evaluation={"max_tokens": 40, "structured": True})
+    long = " ".join("a" * 29)
+    message = told(wide, held(long, test=[row("t-1", 34)]), tokenizer, teacher=False)
+    assert (
+        "student.engine.max_model_len=64: 1 of 1 rows (t.jsonl)" in message and "set student.engine.max_model_len=66" in message
+    )
 
 
 def test_dev_rows_are_measured_where_errors_come_from_them_and_seeds_only_for_training(tokenizer: Any) -> None:

@@ -15,6 +15,7 @@ from llm2llm_ray.rounds.augmenting import UNTOUCHED
 from llm2llm_ray.rounds.rows import tally
 from llm2llm_ray.rounds.solving import SOLVED, Solve
 from llm2llm_ray.storage.files import Files
+from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.types import Example, Reply
 
@@ -98,3 +99,11 @@ def test_a_teacher_without_budget_leaves_the_row_unanswered_and_says_why() -> No
     row = asyncio.run(Solve(TASK, max_tokens=8)(dict(ROW), ask))
     assert (row["error"], row["correct"], row["answer"]) == (NO_BUDGET, False, None)
     assert set(SOLVED) <= row.keys()
+
+
+def test_a_student_that_is_held_to_choices_is_asked_with_them_where_the_task_has_them() -> None:
+    _, request = solve(Reply(text=" billing", finish_reason="stop"), structured=True)
+    assert request.sampling == {"temperature": 0.0, "max_tokens": 8, "choice": [" billing", " account"]}
+    assert "choice" not in request.asked_with, "a service is not held to them"
+    open_ended = Solve(load_task("gsm8k", {}), max_tokens=8, structured=True).request("s-1", "What is 2 + 2?")
+    assert open_ended.sampling == {"temperature": 0.0, "max_tokens": 8}

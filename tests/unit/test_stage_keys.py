@@ -223,6 +223,8 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("task.test", "other/test.jsonl", {C, E, X}, {}),
     ("task.columns", {"text": "body"}, {T, R, C, E, X, t}, {}),
     ("task.options", {"labels": LABELS, "question": "Topic"}, {T, R, C, E, X, s, t}, {}),
+    ("task.options", {"labels": LABELS, "show_labels": True}, {T, R, C, E, X, s}, {}),
+    ("task.options", {"labels": LABELS, "show_labels": False}, NOTHING, {}),
     ("task.seeds_per_class", 2, {T, R, C, X, t}, {}),
     ("task.seed_rows", 3, {T, R, C, X, t}, {}),
     ("task.dev_rows", 2, {C}, {}),
@@ -317,6 +319,9 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.near_test", 0.5, {C}, {}),
     ("evaluation.error_source", "dev", {R, C}, {}),
     ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
+    ("evaluation.structured", True, {R, C, E, X, s}, {}),
+    ("evaluation.structured", True, ANSWERS, SERVICE),  # a service is not held to choices
+    ("evaluation.structured", True, {X}, RECORDED),
     ("evaluation.in_flight", 3, NOTHING, {}),
     ("evaluation.rows_per_block", 9, NOTHING, {}),
     ("evaluation.max_unanswered.passing", 0.5, NOTHING, {}),

@@ -14,7 +14,7 @@ from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import Config, EngineConfig
 from llm2llm_ray.config.schedule import per_wrong
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
-from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught
+from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
@@ -75,7 +75,7 @@ class Parts:
         config, iteration, answering = self.config, student.iteration, self._student_answering(student)
         solve = RoleSpec(
             name="student",
-            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens),
+            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, structured=config.evaluation.student_held),
             adds=SOLVED,
             route=self._student_route(student),
             answerer=answering,
@@ -100,7 +100,7 @@ class Parts:
             name="teacher",
             role=Solve(
                 self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots,
-                merge_system=config.teacher.system_message == "merge",
+                merge_system=config.teacher.system_message == "merge", structured=teacher_held(config),
             ),
             adds=SOLVED,
             route=self._teacher_route(),

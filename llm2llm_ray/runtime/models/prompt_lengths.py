@@ -6,6 +6,7 @@ Seeds must fit into training. Rows that are evaluated, and the longest prompts t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nlargest
@@ -17,7 +18,7 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
 from llm2llm_ray.rounds.solving import Solve, exam_shots
-from llm2llm_ray.runtime.models.tokens import ChatRefused, encode, prompt_ids
+from llm2llm_ray.runtime.models.tokens import ChatRefused, encode, encode_prompt, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
 
 _NAMED = 3
@@ -39,6 +40,8 @@ def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: An
     told = [*_training(config, checked, student)]
     if config.evaluation.recorded_answers is None:
         told += _evaluation(config, checked, student)
+    if config.evaluation.student_held:
+        told += _choices(config, checked, student)
     if teacher is not None:
         told += [*_asking(config, checked, teacher), *_teacher_exam(config, checked, teacher)]
     if told:
@@ -91,6 +94,34 @@ def _evaluation(config: Config, checked: Checked, tokenizer: Any) -> Iterator[st
         yield from _told(
             f"{name}, evaluation.max_tokens={most}", golds, len(rows),
             lambda size: f"Their answers would be cut and could never be right: set evaluation.max_tokens={size}", source,
+        )  # fmt: skip
+
+
+def _choices(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    """Room for the longest choice and the end of text behind it, where the student is held to choices."""
+    task, most, context = checked.task, config.evaluation.max_tokens, config.student.engine.max_model_len
+    before = len(encode_prompt(tokenizer, ""))
+    measured = functools.cache(lambda choice: len(encode(tokenizer, "", choice)[0]) - before)
+    for name, rows in _evaluated(config, checked):
+        long, cut = [], []
+        for row in rows:
+            choices = task.choices(row.input)
+            if choices is None:
+                continue
+            longest = max(choices, key=measured)
+            tokens, prompt = measured(longest), len(prompt_ids(tokenizer, Prompt(text=task.student_prompt(row.input))))
+            if tokens > most:
+                long.append(Misfit(row.id, tokens, f"{longest.strip()!r} and its end have {tokens} tokens"))
+            elif prompt + tokens > context:
+                cut.append(Misfit(row.id, prompt + tokens, f"its prompt has {prompt} tokens, {longest.strip()!r} {tokens}"))
+        source = _from(checked, name)
+        yield from _told(
+            f"{name}, held to choices (evaluation.structured), evaluation.max_tokens={most}", long, len(rows),
+            lambda size: f"The longest choice would be cut: set evaluation.max_tokens={size}", source,
+        )  # fmt: skip
+        yield from _told(
+            f"{name}, held to choices (evaluation.structured), student.engine.max_model_len={context}", cut, len(rows),
+            lambda size: f"The longest choice would be cut: set student.engine.max_model_len={size}", source,
         )  # fmt: skip
 
 

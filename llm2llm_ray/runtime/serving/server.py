@@ -33,6 +33,18 @@ class ModelIsThere(CallbackBase):
         self.ctx.run_init_node = False
 
 
+def _parameters(sampling: Mapping[str, Any]) -> Any:
+    """vLLM's. With a choice its default backend masks the logits by a grammar (xgrammar here); at the end of a choice that no
+    other goes on from, only the end of text is left, so the finish reason is "stop"."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    given = dict(sampling)
+    choice = given.pop("choice", None)
+    held = StructuredOutputsParams(choice=list(choice)) if choice is not None else None
+    return SamplingParams(**given, structured_outputs=held, output_kind=RequestOutputKind.FINAL_ONLY)
+
+
 class EngineServer(LLMServer):
     """`ray.serve.llm`'s server plus `ask` and `load`; token ids in, so that there is one tokenisation in the project."""
 
@@ -60,17 +72,17 @@ class EngineServer(LLMServer):
     ) -> dict[str, Any]:
         """Complete `token_ids`; `weights` is (folder or URI, sha) or None for whatever the engine was started with.
 
+        `sampling`: fields of vLLM's SamplingParams, and `choice`, texts of which the answer is exactly one.
         Returns text, token_ids, finish_reason, prompt_tokens, completion_tokens, weights_sha, replica, seconds. A request
         that the engine refuses (longer than the context, impossible parameters) returns {"error": why} instead.
         """
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
-        from vllm.sampling_params import RequestOutputKind
 
         started = time.time()
         async with self._holding(weights):
             try:
-                params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
+                params = _parameters(sampling)
                 stream = self.engine._engine_client.generate(TokensPrompt(prompt_token_ids=list(token_ids)), params, request_id)
                 final = [output async for output in stream][-1]  # FINAL_ONLY: there is one
             except (VLLMValidationError, ValueError) as error:
