@@ -1,7 +1,7 @@
 """Asking a model, without Ray: what a request is, who may be asked, and what bounds it. Served engines are in runtime/serving/.
 
 - `request.py`: what is asked, as data; `answerer.py`: who answers and how, which the keys of replies and stages are made from;
-  `unanswered.py`: why there is no answer.
+  `no_answer.py`: why there is no answer; `scores.py`: requests that have a text weighed instead of written.
 - `openai_service.py`: an OpenAI-compatible teacher, in parts: `openai_client.py` (key, certificates, proxies), `openai_reply.py`
   (what its answers mean), `openai_failure.py` (why there is none), `openai_remedy.py` (what to change), `redaction.py` (no keys).
 - `rate_limit.py`: requests and tokens per minute of one client; `budget.py`: what a whole run may ask.

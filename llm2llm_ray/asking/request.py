@@ -26,7 +26,7 @@ class Request:
     prompt: Prompt
     sampling: Mapping[str, Any]
     """temperature, top_p, max_tokens, seed: names that vLLM and the OpenAI protocol share. choice: texts of which the answer must
-    be exactly one, for engines of ours; no part of the OpenAI protocol."""
+    be exactly one; score: texts that are weighed, in place of all others (scores.py). These two only engines of ours know."""
     ordinal: int = 0
     attempt: int = 0
 

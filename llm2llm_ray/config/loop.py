@@ -47,6 +47,15 @@ class EvaluationConfig(Section):
     error_source: Literal["seed", "dev", "cross_fit"] = "seed"
     max_tokens: int = Field(default=256, ge=1)
     """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
+    judge_by: Literal["greedy", "pass_rate", "gold_loss"] = "greedy"
+    """How a round finds what the student is weak at (exams are always greedy). greedy: one answer, right or wrong. pass_rate: the
+    share of `samples` sampled answers that are right; a row below `weak_below` is wrong. gold_loss: the greedy answer says right
+    or wrong, the mean loss of the gold answer's tokens ranks the rows (augmentation.targets: weakest)."""
+    samples: int = Field(default=8, ge=2)
+    """Answers for each row with judge_by: pass_rate."""
+    sample_temperature: float = Field(default=0.7, gt=0, le=2)
+    weak_below: float = Field(default=0.5, gt=0, le=1)
+    """Share of right answers below which a row counts as wrong, with judge_by: pass_rate."""
     structured: bool = False
     """Hold the student's answers to the task's choices (its labels), where these are a closed set: in rounds and exams, and in
     the exam of a teacher that is served here. The same for every student of a run."""
@@ -84,6 +93,15 @@ class EvaluationConfig(Section):
         if value == "cross_fit":
             raise ValueError("cross_fit is not built yet; use seed or dev")
         return value
+
+    @model_validator(mode="after")
+    def _has_probabilities(self) -> EvaluationConfig:
+        if self.judge_by == "gold_loss" and self.recorded_answers is not None:
+            raise ValueError(
+                "judge_by: gold_loss asks an engine how likely it finds the gold answer, and recorded_answers have no engine; "
+                "use judge_by: greedy or pass_rate, or remove recorded_answers"
+            )
+        return self
 
     @field_validator("engine")
     @classmethod

@@ -191,11 +191,19 @@ class _Workload:
         calls = min(wanted * self.shares.attempts, self._left())
         self.calls += calls
         return replace(
-            self._answers(group, "round", evaluated, self.lengths.prompt, self.lengths.answer),
+            self._solved(group, evaluated),
             calls=calls,
             teacher_prompt_tokens=calls * self.lengths.asked,
             teacher_tokens=calls * self.lengths.written,
         )
+
+    def _solved(self, group: str, rows: float) -> Amount:
+        """What the student is asked in a round, by `evaluation.judge_by`."""
+        evaluation, measured = self.config.evaluation, self.lengths
+        each = evaluation.samples if evaluation.judge_by == "pass_rate" else 1
+        asked = self._answers(group, "round", rows * each, measured.prompt, measured.answer)
+        weighed = rows * (measured.prompt + measured.answer) if evaluation.judge_by == "gold_loss" else 0.0
+        return replace(asked, rows=rows, student_prompt_tokens=asked.student_prompt_tokens + weighed)
 
     def _left(self) -> float:
         """Teacher calls that the budget still pays for."""

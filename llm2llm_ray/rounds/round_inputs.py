@@ -25,17 +25,30 @@ _AS_OTHER_INPUTS = {"one_shot", "augment_augmented", "require_better_teacher"}
 """Ablations, there as `per_wrong` and as the rows evaluated; and what says whether a round is asked for at all."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
-    "matched_baseline", "engine", "max_unanswered", "structured",
+    "matched_baseline", "engine", "max_unanswered", "structured", "judge_by", "samples", "sample_temperature", "weak_below",
 }  # fmt: skip
 """Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
-and when a stage counts; and `structured`, which is there only where it is in force: without it an answer is what it was."""
+and when a stage counts; and from `structured` on those that are there only where they are in force: without them an answer is
+what it was before there were such settings."""
 _PRICES = {"price_per_million_prompt_tokens", "price_per_million_completion_tokens"}
 
 
-def solved(config: Config, task: Task, answerer: Answerer, *, student: str, rows: str, iteration: int) -> dict[str, Any]:
+def solved(
+    config: Config, task: Task, answerer: Answerer, *, student: str, rows: str, iteration: int, in_round: bool
+) -> dict[str, Any]:
     """A student's answers to a version's rows. `student`: sha of the one examined, whoever answers in its place."""
     held = config.evaluation.student_held
-    return {"model": student, "rows": rows, "iteration": iteration, **_exam(config, task, answerer, held=held)}
+    weak = _weak(config) if in_round else {}
+    return {"model": student, "rows": rows, "iteration": iteration, **weak, **_exam(config, task, answerer, held=held)}
+
+
+def _weak(config: Config) -> dict[str, Any]:
+    """By what a round finds weak rows, where that is not a greedy answer."""
+    evaluation = config.evaluation
+    if evaluation.judge_by == "pass_rate":
+        settings = evaluation.model_dump(mode="json", include={"judge_by", "samples", "sample_temperature", "weak_below"})
+        return {"weak": settings | {"seed": config.run.seed}}
+    return {} if evaluation.judge_by == "greedy" else {"weak": {"judge_by": evaluation.judge_by}}
 
 
 def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str) -> dict[str, Any]:

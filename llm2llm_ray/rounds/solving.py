@@ -18,6 +18,7 @@ SOLVED: Mapping[str, type] = {
     "completion": str,
     "answer": str,
     "correct": bool,
+    "weakness": float,
     "truncated": bool,
     "error": str,
     "error_detail": str,
@@ -29,7 +30,7 @@ SOLVED: Mapping[str, type] = {
     "weights_sha": str,
 }
 """Columns that solving adds. Times are Unix seconds; `error` says why a row has no answer ("" normally), `error_detail` in the
-words of whoever refused it."""
+words of whoever refused it. `weakness` (higher is weaker; weakness.py) is null then, and in rows of before there was one."""
 
 
 class Solve:
@@ -56,11 +57,17 @@ class Solve:
             reply = await ask(self.request(row["id"], row["input"]))
         except BudgetExhausted as stop:  # the teacher's own exam: the row stays unanswered, and the exam says so
             reply = Reply(text="", finish_reason="error", error=f"{NO_BUDGET}: {stop}")
+        return self.graded(row, reply, started)
+
+    def graded(self, row: Mapping[str, Any], reply: Reply, started: float) -> dict[str, Any]:
+        """The row with this reply for its answer."""
         answered = not reply.error
-        return row | {
+        correct = answered and self._task.is_correct(row["output"], reply.text)
+        return {**row} | {
             "completion": reply.text,
             "answer": self._task.answer(reply.text) if answered else None,
-            "correct": answered and self._task.is_correct(row["output"], reply.text),
+            "correct": correct,
+            "weakness": float(not correct) if answered else None,
             "truncated": reply.finish_reason == "length",
             "error": reason_of(reply.error),
             "error_detail": detail_of(reply.error),

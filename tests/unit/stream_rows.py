@@ -28,7 +28,8 @@ def solved(id: str, *, correct: bool = True, error: str = "", **other: Any) -> d
     return {
         "id": id, "input": f"text of {id}", "output": "billing", "origin": "seed", "seed_id": None,
         "completion": " billing" if correct else " account", "answer": "billing" if correct else "account",
-        "correct": correct, "truncated": False, "error": error, "error_detail": "", "solved_from": 0.0, "solved_until": 1.0,
+        "correct": correct, "weakness": None if error else float(not correct), "truncated": False, "error": error,
+        "error_detail": "", "solved_from": 0.0, "solved_until": 1.0,
         "prompt_tokens": 10, "completion_tokens": 2, "replica": "r-1", "weights_sha": "abc", **UNTOUCHED, **other,
     }  # fmt: skip
 

@@ -9,9 +9,11 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
+from llm2llm_ray.asking.scores import Score, score_request, scores_of
 from llm2llm_ray.runtime.models.hand_off import WrongWeights
 from llm2llm_ray.runtime.streaming import transports
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
+from llm2llm_ray.types import Prompt, Reply
 
 _ANSWER = {"text": "yes", "finish_reason": "stop", "weights_sha": "5ha"}
 
@@ -105,3 +107,41 @@ def test_what_the_request_breaks_is_told() -> None:
     with pytest.raises(KeyError):
         asyncio.run(transport._send([1], {}))
     assert not retried
+
+
+class Letters:
+    """A token is a letter's number; the end of text is 0."""
+
+    eos_token_id = 0
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def scored(handle: Handle, completions: list[str]) -> Reply:
+    transport, _ = _transport(handle)
+    transport._tokenizer = Letters()
+    return asyncio.run(transport.ask(score_request("s-1", Prompt(text="ab"), completions)))
+
+
+def test_a_score_asks_for_the_completions_as_they_are_trained_on() -> None:
+    told = {"log_probs": [-1.5, -2.0], "tokens": [2, 3], "prompt_tokens": 2, "weights_sha": "5ha", "replica": "r"}
+    handle = Handle(told)
+    handle.score = handle  # type: ignore[attr-defined]
+    asked: list[tuple[Any, ...]] = []
+
+    async def remote(*call: Any) -> dict[str, Any]:
+        asked.append(call)
+        return told
+
+    handle.remote = remote  # type: ignore[method-assign]
+    reply = scored(handle, ["c", "de"])
+    assert asked == [([97, 98], [[99, 0], [100, 101, 0]], ("folder", "5ha"))]
+    assert scores_of(reply) == [Score(log_prob=-1.5, tokens=2), Score(log_prob=-2.0, tokens=3)]
+    assert (reply.error, reply.prompt_tokens, reply.completion_tokens, reply.weights_sha) == ("", 7, 0, "5ha")
+
+
+def test_a_score_that_leaves_the_engine_no_room_is_not_asked_for() -> None:
+    handle = Handle()
+    reply = scored(handle, ["c" * 61])  # 2 + 61 and the end of text are all 64
+    assert reply.error == "prompt_too_long: 64 tokens with the completion, 63 fit" and handle.ids == []

@@ -263,3 +263,16 @@ def test_a_plan_says_where_holding_to_choices_has_no_effect() -> None:
     config, rows = checked("evaluation.structured=true")
     (line,) = no_effect(config, replace(rows, task=load_task("gsm8k", {})))
     assert line.startswith("evaluation.structured has no effect: the answers of classification are no closed set")
+
+
+def test_more_answers_for_each_row_of_a_round_are_planned_and_exams_stay_as_they_are() -> None:
+    plain, sampled = planned(), planned("evaluation.judge_by=pass_rate", "evaluation.samples=5")
+    weighed = planned("evaluation.judge_by=gold_loss")
+    for before, after, score in zip(plain.steps, sampled.steps, weighed.steps, strict=True):
+        asked = before.expected.answers
+        times = 5 if before.name == "round" else 1
+        assert after.expected.answers == times * asked and after.expected.rows == before.expected.rows
+        assert after.expected.student_prompt_tokens == times * before.expected.student_prompt_tokens
+        assert score.expected.answers == asked
+        more = score.expected.student_prompt_tokens > before.expected.student_prompt_tokens
+        assert more == (before.name == "round")

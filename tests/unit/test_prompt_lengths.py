@@ -189,6 +189,14 @@ def test_the_longest_choice_and_its_end_must_fit_where_the_student_is_held_to_ch
     )
 
 
+def test_where_golds_are_weighed_prompt_gold_end_and_one_token_must_fit(tokenizer: Any) -> None:
+    settings = config(student={"max_length": 200}, evaluation={"judge_by": "gold_loss", "max_tokens": 3})
+    check_lengths(settings, checked([row("s-1", 57, gold=3)]), student=tokenizer, teacher=None)  # 2 + 57 + 3 + 1 of 64
+    message = told(settings, checked([row("s-1", 58, gold=3)]), tokenizer, teacher=False)
+    assert "judge_by=gold_loss, student.engine.max_model_len=64" in message and "have 64 tokens. Set" in message
+    assert "student.engine.max_model_len=65" in message
+
+
 def test_dev_rows_are_measured_where_errors_come_from_them_and_seeds_only_for_training(tokenizer: Any) -> None:
     settings = config(student={"max_length": 200}, evaluation={"error_source": "dev"})
     rows = checked([row("s-1", 80)], dev=[row("d-1", 70), row("d-2", 1)])

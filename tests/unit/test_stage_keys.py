@@ -52,6 +52,7 @@ SERVICE = {"teacher.kind": "openai", "teacher.base_url": "http://here/v1"}
 SCRIPT = {"teacher.kind": "scripted", "teacher.model": "replies.jsonl"}
 RECORDED = {"evaluation.recorded_answers": "answers.jsonl"}
 LORA = {"student.method": "lora"}
+SAMPLED = {"evaluation.judge_by": "pass_rate"}
 MONEY = {"teacher.budget.money": 2.0, "teacher.budget.price_per_million_prompt_tokens": 1.0}
 
 Keys = dict[tuple[str, object], str]
@@ -187,7 +188,7 @@ class Noted:
 
         async def ask(request: Any) -> Reply:
             found.append(spec.answerer.reply_key(request))
-            return Reply(text="no label", finish_reason="stop")
+            return Reply(text="[[-3.5, 2]]" if "score" in request.sampling else "no label", finish_reason="stop")
 
         answered = asyncio.run(cast(Any, spec.role(row, ask)))
         self.keys[name, 0] = found[0]
@@ -319,6 +320,14 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.near_test", 0.5, {C}, {}),
     ("evaluation.error_source", "dev", {R, C}, {}),
     ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
+    ("evaluation.judge_by", "pass_rate", {R, C, s}, {}),  # the first request is a sampled one; exams are greedy
+    ("evaluation.judge_by", "gold_loss", {R, C}, {}),  # it is asked beside the greedy one
+    ("evaluation.samples", 4, {R, C}, SAMPLED),
+    ("evaluation.samples", 4, NOTHING, {}),
+    ("evaluation.sample_temperature", 0.9, {R, C, s}, SAMPLED),
+    ("evaluation.sample_temperature", 0.9, NOTHING, {}),
+    ("evaluation.weak_below", 0.75, {R, C}, SAMPLED),
+    ("evaluation.weak_below", 0.75, NOTHING, {"evaluation.judge_by": "gold_loss"}),
     ("evaluation.structured", True, {R, C, E, X, s}, {}),
     ("evaluation.structured", True, ANSWERS, SERVICE),  # a service is not held to choices
     ("evaluation.structured", True, {X}, RECORDED),
@@ -346,6 +355,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("run.folder", "elsewhere", NOTHING, {}),
     ("run.iterations", 4, {R}, {}),  # the round that was the last one now generates
     ("run.seed", 1, {R, C, t}, {}),
+    ("run.seed", 1, {R, C, s, t}, SAMPLED),
     ("run.patience", 1, NOTHING, {}),
     ("run.keep", "best", NOTHING, {}),
     ("run.tensorboard", True, NOTHING, {}),

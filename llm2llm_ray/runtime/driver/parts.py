@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
@@ -16,6 +17,7 @@ from llm2llm_ray.config.schedule import per_wrong
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
 from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
+from llm2llm_ray.rounds.weakness import student_role
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
 from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
@@ -67,15 +69,15 @@ class Parts:
                 return self.inputs.dev
             return dataset if self.config.augmentation.augment_augmented else seeds
 
-        return RayErrorSource(graded=self.graded, rows_for=rows_for)
+        return RayErrorSource(graded=partial(self.graded, in_round=True), rows_for=rows_for)
 
-    def graded(self, student: Student, rows: DatasetVersion) -> RayGraded:
-        """`student` on these rows, greedily, through the resident engine."""
+    def graded(self, student: Student, rows: DatasetVersion, *, in_round: bool = False) -> RayGraded:
+        """`student` on these rows through the resident engine: greedily, and in rounds as `evaluation.judge_by` says."""
         self.ready()
         config, iteration, answering = self.config, student.iteration, self._student_answering(student)
         solve = RoleSpec(
             name="student",
-            role=Solve(self.inputs.task, max_tokens=config.evaluation.max_tokens, structured=config.evaluation.student_held),
+            role=student_role(config, self.inputs.task, in_round=in_round),
             adds=SOLVED,
             route=self._student_route(student),
             answerer=answering,
@@ -85,7 +87,9 @@ class Parts:
             progress=self.progress,
             asker=self.student_asker,
         )
-        inputs = solved(config, self.inputs.task, answering, student=student.sha, rows=rows.id, iteration=iteration)
+        inputs = solved(
+            config, self.inputs.task, answering, student=student.sha, rows=rows.id, iteration=iteration, in_round=in_round
+        )
         engine = config.student.engine
         alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
         weights = None if config.evaluation.recorded_answers else student.path

@@ -18,7 +18,7 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
 from llm2llm_ray.rounds.solving import Solve, exam_shots
-from llm2llm_ray.runtime.models.tokens import ChatRefused, encode, encode_prompt, prompt_ids
+from llm2llm_ray.runtime.models.tokens import ChatRefused, completion_ids, encode, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
 
 _NAMED = 3
@@ -42,6 +42,8 @@ def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: An
         told += _evaluation(config, checked, student)
     if config.evaluation.student_held:
         told += _choices(config, checked, student)
+    if config.evaluation.judge_by == "gold_loss":
+        told += _weighed(config, checked, student)
     if teacher is not None:
         told += [*_asking(config, checked, teacher), *_teacher_exam(config, checked, teacher)]
     if told:
@@ -97,11 +99,25 @@ def _evaluation(config: Config, checked: Checked, tokenizer: Any) -> Iterator[st
         )  # fmt: skip
 
 
+def _weighed(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    """Room for prompt, gold, its end, and the token that an engine always writes, where golds are weighed."""
+    task, context = checked.task, config.student.engine.max_model_len
+    (name, rows), *_ = _evaluated(config, checked)
+    misfits = []
+    for row in rows:
+        whole, _ = encode(tokenizer, task.student_prompt(row.input), task.completion(row.output))
+        if len(whole) >= context:
+            misfits.append(Misfit(row.id, len(whole) + 1, f"prompt and right answer have {len(whole)} tokens"))
+    yield from _told(
+        f"{name}, weighed by evaluation.judge_by=gold_loss, student.engine.max_model_len={context}", misfits, len(rows),
+        lambda size: f"Set student.engine.max_model_len={size}, or judge by greedy or pass_rate", _from(checked, name),
+    )  # fmt: skip
+
+
 def _choices(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
     """Room for the longest choice and the end of text behind it, where the student is held to choices."""
     task, most, context = checked.task, config.evaluation.max_tokens, config.student.engine.max_model_len
-    before = len(encode_prompt(tokenizer, ""))
-    measured = functools.cache(lambda choice: len(encode(tokenizer, "", choice)[0]) - before)
+    measured = functools.cache(lambda choice: len(completion_ids(tokenizer, choice)))
     for name, rows in _evaluated(config, checked):
         long, cut = [], []
         for row in rows:

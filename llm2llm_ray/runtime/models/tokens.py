@@ -56,11 +56,15 @@ class Row:
 
 def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
     """All ids of one training row and how many of them are the prompt."""
+    before = encode_prompt(tokenizer, prompt)
+    return [*before, *completion_ids(tokenizer, completion)], len(before)
+
+
+def completion_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """What a student is trained to say behind a prompt: the completion's tokens and the end of text."""
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end-of-text token: the student would never learn to stop")
-    before = encode_prompt(tokenizer, prompt)
-    after = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-    return [*before, *after, tokenizer.eos_token_id], len(before)
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def encode_rows(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_length: int) -> tuple[list[Row], int]:

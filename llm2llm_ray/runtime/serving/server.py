@@ -1,4 +1,4 @@
-"""The Serve deployment class of both engines: vLLM behind one verb, `ask`, and weights that change without a restart.
+"""The Serve deployment class of both engines: vLLM with two verbs, `ask` and `score`, and weights that change without restart.
 
 Invariant: a reply carries the sha of the weights that produced it, and that is more than a label: the folder's content was hashed
 where it was read, and the engine's log-probabilities of a few completions are those of the trainer (`_proved`). A request that
@@ -66,6 +66,31 @@ class EngineServer(LLMServer):
     async def _start_engine(self) -> None:
         """Without Ray's usage report: it waits for a detached actor of its own, which would outlive the run."""
         await self.engine.start()
+
+    async def score(
+        self, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], weights: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """How likely the model finds each completion (ids) behind the prompt; `weights` as for `ask`. Nothing is generated.
+
+        Returns log_probs (of each, the sum over its tokens, in nats), tokens, prompt_tokens, weights_sha, replica, or an error
+        as `ask` does.
+        """
+        from vllm.exceptions import VLLMValidationError
+
+        rows = [Row((*prompt_ids, *completion), len(prompt_ids)) for completion in completions]
+        async with self._holding(weights):
+            try:
+                found = await self._log_probs(rows)
+            except (VLLMValidationError, ValueError) as error:
+                return {"error": f"refused: {error}", "weights_sha": self._sha, "replica": self._replica}
+            self._answered += 1
+            return {
+                "log_probs": [sum(of) for of in found],
+                "tokens": [len(of) for of in found],
+                "prompt_tokens": len(prompt_ids),
+                "weights_sha": self._sha,
+                "replica": self._replica,
+            }
 
     async def ask(
         self, token_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, weights: tuple[str, str] | None
@@ -184,7 +209,10 @@ class EngineServer(LLMServer):
             self._own_told = replace(coming, log_probs=tuple(map(tuple, said)), dtype=self._settings["dtype"])
 
     async def _log_probs(self, rows: Sequence[Row]) -> list[list[float]]:
-        """Of each row's completion tokens. Such requests do not read vLLM's prefix cache: all is computed."""
+        """Of each row's completion tokens. Such requests do not read vLLM's prefix cache: all is computed.
+
+        Told to read it, vLLM 0.29 returns for cached tokens whatever its memory held, and fails where that is no token.
+        """
         from vllm import SamplingParams, TokensPrompt
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)

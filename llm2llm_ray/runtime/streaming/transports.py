@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,10 +19,11 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.asking.scores import SCORE, written
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.reasoning import split_reasoning
 from llm2llm_ray.runtime.models.hand_off import WrongWeights
-from llm2llm_ray.runtime.models.tokens import ChatRefused, prompt_ids
+from llm2llm_ray.runtime.models.tokens import ChatRefused, completion_ids, prompt_ids
 from llm2llm_ray.types import Reply
 
 RECOVERY_S = 900.0
@@ -107,6 +108,8 @@ class EngineTransport:
             token_ids = prompt_ids(self._tokenizer, request.prompt)
         except ChatRefused as refused:
             return self._unasked(f"chat_template: {refused}")
+        if SCORE in request.sampling:
+            return await self._scored(token_ids, request.sampling[SCORE])
         sampling, context = dict(request.sampling), self._route.max_model_len
         room = answer_room(len(token_ids), max_tokens=sampling["max_tokens"], context=context)
         if room is None:
@@ -124,6 +127,24 @@ class EngineTransport:
             weights_sha=answer["weights_sha"],
             replica=answer["replica"],
             reasoning=reasoning,
+            error=answer.get("error", ""),
+        )
+
+    async def _scored(self, token_ids: list[int], completions: Sequence[str]) -> Reply:
+        """The completions as they are trained on, with the end of text."""
+        context = self._route.max_model_len
+        behind = [completion_ids(self._tokenizer, text) for text in completions]
+        longest = len(token_ids) + max(map(len, behind))
+        if longest >= context:  # the engine must be left room for a token
+            return self._unasked(f"prompt_too_long: {longest} tokens with the completion, {context - 1} fit")
+        answer = await self._send(token_ids, {SCORE: behind})
+        return Reply(
+            text="" if "error" in answer else written(answer["log_probs"], answer["tokens"]),
+            finish_reason="error" if "error" in answer else "stop",
+            prompt_tokens=answer.get("prompt_tokens", 0) + sum(answer.get("tokens", ())),
+            model=self._route.model,
+            weights_sha=answer["weights_sha"],
+            replica=answer["replica"],
             error=answer.get("error", ""),
         )
 
@@ -147,7 +168,11 @@ class EngineTransport:
         request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
         try:
             async with asyncio.timeout(RECOVERY_S):
-                answer: dict[str, Any] = await self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
+                if SCORE in sampling:
+                    call = self._handle.score.remote(token_ids, sampling[SCORE], self._route.weights)
+                else:
+                    call = self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
+                answer: dict[str, Any] = await call
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
