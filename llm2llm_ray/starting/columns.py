@@ -1,8 +1,8 @@
 """Which column is the text, the label and the id, and why. What the values do not settle is asked, by a question with candidates.
 
 The rules. Worked answers that end in `#### number` make it gsm8k. Else the label is the column with few different short values,
-and the text the one in which most rows differ; a column's name decides between several, and so does a length three times that of
-any other. An id has another value in every row, and looks like one.
+and the text the one in which most rows differ; between several a column's name decides (`label` before `fine_label`), and so does
+a length three times that of any other. An id has another value in every row, and looks like one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _TEXT_NAMES = frozenset(
 _ID_NAMES = frozenset(
     {"id", "ids", "uid", "uuid", "guid", "key", "index", "idx", "nr", "no", "num", "number", "nummer", "ref", "rowid", "unnamed"}
 )
+_CHOICES = frozenset({"choices", "options", "endings", "candidates", "alternatives"})
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?|[-+]?[.,]\d+")
 _DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ,]+\d{1,2}:\d{2}.*)?")
 _LONGEST_LABEL = 80
@@ -177,8 +178,14 @@ def _label(table: Table, columns: Sequence[Column], text: str | None, given: str
     worked = [column for column in others if column.is_worked]
     if worked:
         return _one(worked, "answer", "--label", lambda c: "its values end in #### and a number", choose)
+    choices = next((column.name for column in others if column.nested and column.called(_CHOICES)), None)
+    if choices is not None:
+        raise UserError(
+            f"{table.path}: {choices} holds lists, as of a multiple-choice task, which init does not know: `llm2llm tasks` tells "
+            "how casehold reads its choices; if there is a label beside them, name its column with --label"
+        )
     found = _not_told_twice([column for column in others if column.may_be_label])
-    called = [column for column in found if column.called(_LABEL_NAMES)]
+    called = _called(found, _LABEL_NAMES)
     if len(called) == 1:
         return called[0].name, f"called like one; {called[0].summary}"
     if not found:
@@ -190,7 +197,7 @@ def _text(table: Table, columns: Sequence[Column], label: str, given: str | None
     if given is not None:
         return given, "named by --text"
     found = sorted((c for c in columns if c.name != label and c.may_be_text), key=lambda c: -c.letters)
-    called = [column for column in found if column.called(_TEXT_NAMES)]
+    called = _called(found, _TEXT_NAMES)
     if not found:
         names = ", ".join(column.name for column in columns if column.name != label) or "none"
         raise UserError(
@@ -213,6 +220,12 @@ def _one(found: Sequence[Column], role: str, flag: str, why: Callable[[Column], 
     asked = f"Which column is the {role}?"
     chosen = choose(Question(role, flag, asked, tuple((column.name, why(column)) for column in found)))
     return chosen, f"chosen; {why(by_name[chosen])}"
+
+
+def _called(columns: Sequence[Column], names: frozenset[str]) -> list[Column]:
+    """The columns that have one of the names, or else those that have one among their words."""
+    whole = [column for column in columns if column.name.casefold() in names]
+    return whole or [column for column in columns if column.called(names)]
 
 
 def _mean(column: Column) -> str:

@@ -20,6 +20,10 @@ _BYTES_PER_TOKEN = 2.5
 """Few, so that texts in other languages than English fit as well; a run measures them with the tokenizer before it starts."""
 _BATCH = 8
 _UPDATES, _PASSES = 60, 15
+"""At least, and passes over the seeds (planning/advice.py has the measurement) as long as those are no more than..."""
+_MANY_UPDATES, _FEW_PASSES = 400, 3
+"""... this many updates; of a large seed set the paper's three passes. Half a second to two each on two cores."""
+_MANY_SEEDS = 500
 _EXAMPLES = 5
 
 
@@ -69,6 +73,9 @@ def _task(of: Written) -> list[str]:
     if of.columns:
         pairs = ", ".join(f"{field}: {scalar(column)}" for field, column in of.columns.items())
         lines.append(f"  columns: {{{pairs}}}  # field of the task: column of the files")
+    if len(of.rows["seed"]) > _MANY_SEEDS:
+        drawn = "seeds_per_class: 20" if isinstance(of.task, Classification) else "seed_rows: 100"
+        lines.append(f"  # {drawn}  # draws so many: new rows help most where there are few, and trainings are short")
     if isinstance(of.task, Classification):
         lines += [
             "  options:",
@@ -83,7 +90,7 @@ def _task(of: Written) -> list[str]:
 def _student(of: Written) -> list[str]:
     longest = max(_tokens(of.task.student_prompt(row.text) + of.task.completion(row.label)) for row in _all(of))
     length, answer = min(_CONTEXT, _rounded_up(longest)), _answer_tokens(of)
-    updates = max(_UPDATES, math.ceil(_PASSES * len(of.rows["seed"]) / _BATCH))
+    updates = _updates(len(of.rows["seed"]))
     return [
         "student:",
         f"  model: {_MODEL}  # SmolLM2-135M-Instruct out of the package index; a Hugging Face id or a folder works too",
@@ -95,6 +102,12 @@ def _student(of: Written) -> list[str]:
         "  checkpoint_every_updates: 200",
         f"  engine: {{max_model_len: {min(_CONTEXT, _rounded_up(longest + answer))}, max_num_seqs: 64, kv_cache_gib: 0.5}}",
     ]
+
+
+def _updates(seeds: int) -> int:
+    """Example: [_updates(seeds) for seeds in (20, 100, 1000, 10000)] == [60, 188, 400, 3750]"""
+    passed = max(_UPDATES, math.ceil(_PASSES * seeds / _BATCH))
+    return min(passed, max(_MANY_UPDATES, math.ceil(_FEW_PASSES * seeds / _BATCH)))
 
 
 def _teacher(of: Written) -> list[str]:

@@ -95,6 +95,20 @@ def test_two_columns_that_could_be_the_label_are_asked_about_and_a_flag_settles_
     assert [(question.role, question.asked) for question in asked] == [("label", "Which column is the label?")]
 
 
+def test_a_column_called_label_goes_before_one_called_fine_label() -> None:
+    fine = [f"{label}:{n % 2}" for n, label in enumerate(LABELS)]
+    found = roles({"text": TEXTS, "fine_label": fine, "label": LABELS, "text_clean": TEXTS[::-1]})
+    assert (found.text, found.label) == ("text", "label")
+
+
+def test_multiple_choice_is_not_taken_for_classification() -> None:
+    every = table({"context": TEXTS, "choices": TEXTS, "answer": LABELS})
+    nested = Table(every.path, every.columns, every.rows, every.read_as, frozenset({"choices"}))
+    with pytest.raises(UserError, match="choices holds lists, as of a multiple-choice task"):
+        find_roles(nested, text=None, label=None, choose=nobody)
+    assert find_roles(nested, text=None, label="answer", choose=nobody).text == "context"
+
+
 def test_two_texts_are_told_apart_by_name_or_length_or_asked_about() -> None:
     long = [f"{text} {text} {text} {text}" for text in TEXTS]
     titles = [text[:12] + str(n) for n, text in enumerate(TEXTS)]
