@@ -34,7 +34,9 @@ def model_name(model: str) -> str:
 
 
 def teacher_name(teacher: Mapping[str, Any]) -> str:
-    """`teacher` is the config's section. Example: "HuggingFaceTB/SmolLM2-135M-Instruct (served by the run)"."""
+    """`teacher` is the config's section. Example: "HuggingFaceTB/SmolLM2-360M-Instruct (served by the run)"."""
     kind = {"serve": "served by the run", "openai": "an OpenAI-compatible service", "scripted": "a script of replies"}
     name = str(teacher["model"]) if teacher["kind"] == "openai" else model_name(str(teacher["model"]))
+    if teacher["kind"] == "serve" and (known := packaged(str(teacher["model"]))):
+        name += f", rounded to {known.packed}"
     return f"{name} ({kind[str(teacher['kind'])]})"

