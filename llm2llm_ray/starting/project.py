@@ -72,14 +72,10 @@ def start(wanted: Wanted, choose: Choose, folder: Path) -> Started:
             columns={field: column for field, column in fields.items() if field != column}, files=files, rows=parts,
         )
     )  # fmt: skip
-    data.mkdir(parents=True, exist_ok=True)
-    for target in targets:
-        target.unlink(missing_ok=True)  # with --force: no file of an earlier call stays beside those of this one
-    for role, rows in parts.items():
-        _write(data / f"{role}.jsonl", (_row(row, fields) for row in rows))
+    contents = {data / f"{role}.jsonl": _jsonl(_row(row, fields) for row in rows) for role, rows in parts.items()}
     if clean.left_out:
-        _write(data / "left_out.jsonl", (_left(item, fields) for item in clean.left_out))
-    config.write_text(text, encoding="utf-8")
+        contents[data / "left_out.jsonl"] = _jsonl(_left(item, fields) for item in clean.left_out)
+    _write(data, targets, {**contents, config: text})
     return Started(config, tuple(_told(tables, roles, clean, parts, config, data)))
 
 
@@ -162,10 +158,21 @@ def _left(item: LeftOut, fields: Mapping[str, str]) -> dict[str, object]:
     return {"why": f"{item.kind}: {item.why}", "file": item.row.file, **_row(item.row, fields)}
 
 
-def _write(path: Path, rows: Iterator[Mapping[str, object]]) -> None:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", errors="backslashreplace"
-    )
+def _jsonl(rows: Iterator[Mapping[str, object]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write(data: Path, targets: Sequence[Path], contents: Mapping[Path, str]) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        for target in targets:
+            target.unlink(missing_ok=True)  # with --force: no file of an earlier call stays beside those of this one
+        for path, text in contents.items():
+            path.write_text(
+                text, encoding="utf-8", errors="backslashreplace"
+            )  # a lone surrogate, in left_out.jsonl, as JSON has it
+    except OSError as error:
+        raise UserError(f"{error.filename or data}: cannot be written ({error.strerror}): call init where files can be") from None
 
 
 def _told(

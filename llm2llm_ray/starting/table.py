@@ -42,11 +42,15 @@ class Table:
 def read_table(source: str | Path, encoding: str | None = None) -> Table:
     """Raises UserError naming file, line, value and remedy."""
     path = existing(source)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}): give a file that you may read") from None
     if path.suffix not in SUFFIXES:
         raise UserError(f"{source}: unknown kind of file: init reads {', '.join(SUFFIXES)} (a JSON array: one object per line)")
     if path.suffix == ".parquet":
         return _table(path, parquet_rows(path), "Parquet")
-    text, read_as = decoded(path.read_bytes(), str(path), encoding)
+    text, read_as = decoded(content, str(path), encoding)
     if path.suffix == ".jsonl":
         return _table(path, json_rows(text.split("\n"), str(path)), f"JSON lines, {read_as}")
     delimiter = "\t" if path.suffix == ".tsv" else delimiter_of(text)

@@ -168,6 +168,33 @@ def test_a_large_file_is_not_trained_on_for_days(seeds: int, updates: int) -> No
     assert f"\n  updates: {updates}  #" in text and ("# seeds_per_class: 20" in text) == (seeds > 500)
 
 
+@pytest.mark.parametrize(("number", "kind"), [(2, "openai"), (3, "scripted")])
+def test_the_other_teachers_in_its_comments_are_teachers(call: Call, tmp_path: Path, number: int, kind: str) -> None:
+    assert call(semicolons(tmp_path).name)[0] == 0
+    path = tmp_path / "semicolons.yaml"
+    text = path.read_text().splitlines()
+    (first,) = [at for at, line in enumerate(text) if line == "teacher:"]
+    begins = [at for at, line in enumerate(text) if line.startswith(("# 2.", "# 3."))] + [text.index("evaluation:")]
+    block = [line.removeprefix("# ") for line in text[begins[number - 2] + 1 : begins[number - 1]]]
+    path.write_text("\n".join([*text[:first], *block, *text[begins[-1] :]]))
+    assert load_config(path).teacher.kind == kind
+
+
+def test_what_a_file_says_is_shown_and_not_obeyed(call: Call, tmp_path: Path) -> None:
+    rows = [*requests(40), ("a \x1b[2J text\x1b]0;x", "billing"), ("a \x1b[2J text\x1b]0;x", "login")]
+    (tmp_path / "a.csv").write_text(table(["te\x1bxt", "label"], rows), newline="")
+    code, out, err = call("a.csv", "--text", "te\x1bxt")
+    assert code == 0 and "\x1b" not in out + err and "a \\u001b[2J text" in out
+    assert load_config(tmp_path / "a.yaml").task.columns == {"text": "te\x1bxt"}
+
+
+def test_a_place_that_cannot_be_written_is_told(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a-data").write_text("a file of that name")
+    (tmp_path / "a.csv").write_text(table(["text", "label"], requests(40)), newline="")
+    code, out, err = call("a.csv")
+    assert (code, out) == (2, "") and err.startswith("error: a-data: cannot be written (")
+
+
 WORDS = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable() and text.strip() == text)
 
 
