@@ -20,7 +20,7 @@ from ray import serve
 
 from llm2llm_ray.runtime.environment import SERVE, values
 from llm2llm_ray.runtime.serving.engines import queues
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
@@ -57,10 +57,8 @@ class Agreement(Task):
     def is_correct(self, output: str, completion: str) -> bool:
         return self.answer(completion) == output
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
-        shown = "\n".join(f"{n}. {peer.input}" for n, peer in enumerate([*peers, mistake.example], 1))
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
+        shown = "\n".join(f"{n}. {peer.input}" for n, peer in enumerate([*asked.peers, mistake.example], 1))
         return Prompt(text=f"Lines of made-up words:\n{shown}\n")
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:

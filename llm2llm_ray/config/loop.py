@@ -11,15 +11,20 @@ from llm2llm_ray.config.section import Section
 
 class AugmentationConfig(Section):
     per_wrong: int = Field(default=1, ge=1)
-    """New examples per wrong row and iteration (the paper: 1)."""
+    """New examples wanted per wrong row and iteration (the paper: 1)."""
+    per_call: int = Field(default=1, ge=1)
+    """New examples asked for in one request; a wrong row takes as many requests as `per_wrong` needs. teacher.max_tokens is for
+    the whole reply."""
     attempts: int = Field(default=3, ge=1)
-    """Requests for one new example until a reply passes the stateless gates."""
+    """Tries of one request, until a reply has an example that passes the stateless gates."""
     one_shot: bool = False
     """The paper's ablation: ask for all iterations' examples after the first student, then train once more."""
     augment_augmented: bool = False
     """The paper's ablation: augment errors on augmented rows too."""
     show_wrong_answer: bool = False
     """Let the teacher see what the student said. The paper does not; follow-up work found that it helps."""
+    examples_of_confused: int = Field(default=2, ge=0)
+    """With show_wrong_answer: real examples of the class that the wrong one was taken for, where the answer is a class."""
     examples_in_prompt: int = Field(default=5, ge=0)
     """Real examples of the same class shown beside the wrong one."""
     require_better_teacher: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llm2llm_ray.config import ClusterConfig, Config
+from llm2llm_ray.config import AugmentationConfig, ClusterConfig, Config
 
 TEACHER_SHOTS = 8
 """Worked examples before each test question when the teacher itself is examined."""
@@ -20,10 +20,18 @@ def num_iterations(config: Config) -> int:
     return min(2, config.run.iterations) if config.augmentation.one_shot else config.run.iterations
 
 
-def per_wrong(config: Config) -> int:
-    """New examples asked for each wrong row of a round; one-shot asks for those of all rounds in its one."""
+def asking(config: Config) -> AugmentationConfig:
+    """`augmentation` as a round asks by it: one-shot asks for the new examples of all rounds in its one, and a call for no more
+    than are wanted."""
     settings = config.augmentation
-    return settings.per_wrong * (max(1, config.run.iterations - 1) if settings.one_shot else 1)
+    wanted = settings.per_wrong * (max(1, config.run.iterations - 1) if settings.one_shot else 1)
+    return settings.model_copy(update={"per_wrong": wanted, "per_call": min(settings.per_call, wanted)})
+
+
+def rows_per_call(per_wrong: int, per_call: int) -> list[int]:
+    """New examples asked for in each call about one wrong row of a round; the last asks for what is left: [4, 4, 2] for 10."""
+    full, left = divmod(per_wrong, per_call)
+    return [per_call] * full + [left] * (left > 0)
 
 
 def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:

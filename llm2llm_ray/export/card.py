@@ -37,6 +37,8 @@ COLUMNS = {
     "sampling_seed": "of the teacher's sampling",
 }
 """Columns of a version; from seed_id on they are the lineage, null in rows that were not written by the teacher."""
+_ASKING = ("per_wrong", "per_call", "attempts", "show_wrong_answer", "examples_of_confused", "examples_in_prompt")
+"""Of `augmentation`; a run of an older version has fewer."""
 
 
 def dataset_card(facts: Facts, rows: Mapping[str, int], samples: list[Example]) -> str:
@@ -125,7 +127,7 @@ def _card(head: Mapping[str, Any], body: list[str]) -> str:
 def _made_by(facts: Facts) -> list[str]:
     teacher, augmentation = facts.config["teacher"], facts.config["augmentation"]
     settings = {name: teacher[name] for name in ("style", "temperature", "top_p", "max_tokens")}
-    settings |= {name: augmentation[name] for name in ("per_wrong", "attempts", "show_wrong_answer", "examples_in_prompt")}
+    settings |= {name: augmentation[name] for name in _ASKING if name in augmentation}
     return [
         "", "## What made it", "",
         *table(

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from llm2llm_ray.accuracy import proportion
 from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.config import Config
-from llm2llm_ray.planning.workload import Lengths, tokens_of
+from llm2llm_ray.config.schedule import asking
+from llm2llm_ray.planning.workload import Lengths, reply_tokens, tokens_of
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.task import Task
@@ -37,6 +38,7 @@ def advice(config: Config, checked: Checked, *, updates: int, measures: Lengths)
         *_updates(config, len(seeds), updates),
         *_classes(config, checked),
         *_lengths(config, checked, measures),
+        *_replies(config, checked),
         *_teacher(config),
         *_test(config, checked),
     )
@@ -111,6 +113,16 @@ def _lengths(config: Config, checked: Checked, measures: Lengths) -> Iterator[st
         yield (
             f"A teacher prompt and its reply take about {wanted:.0f} tokens, more than teacher.engine.max_model_len={context}. "
             f"Set teacher.engine.max_model_len={_rounded_up(wanted)}, or lower teacher.max_tokens."
+        )
+
+
+def _replies(config: Config, checked: Checked) -> Iterator[str]:
+    """A reply of several rows, each as long as the seeds."""
+    count, most, needed = asking(config).per_call, config.teacher.max_tokens, reply_tokens(config, checked)
+    if count > 1 and needed > most:
+        yield (
+            f"A teacher reply of {count} rows takes about {needed:.0f} tokens, more than teacher.max_tokens={most}: its last "
+            f"rows would be cut off. Set teacher.max_tokens={_rounded_up(needed)}, or a smaller augmentation.per_call."
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from llm2llm_ray.config import Config, EngineConfig, Pool, StudentConfig
-from llm2llm_ray.config.schedule import num_iterations, worker_cpus
+from llm2llm_ray.config.schedule import asking, num_iterations, worker_cpus
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.advice import advice
 from llm2llm_ray.planning.model_size import parameters
@@ -265,11 +265,12 @@ def _assumptions(
     low, shares, high = three
     told = [
         f"Of the evaluated rows {shares.wrong:.0%} are wrong in every iteration ({low.wrong:.0%} to {high.wrong:.0%}); a row "
-        f"asked for gives {shares.accepted:.2f} new rows ({low.accepted:.2f} to {high.accepted:.2f}) in {shares.attempts:.1f} "
-        f"calls ({low.attempts:.1f} to {high.attempts:.1f}). Without a wrong row the run ends early.",
+        f"asked for gives {shares.accepted:.2f} new rows ({low.accepted:.2f} to {high.accepted:.2f}); a call{_for_rows(config)} "
+        f"is made {shares.attempts:.1f} times ({low.attempts:.1f} to {high.attempts:.1f}) until a row is usable. Without a wrong "
+        "row the run ends early.",
         f"A token is 4 characters (no tokenizer is loaded): {measures.trained:.0f} per training row, {measures.prompt:.0f} per "
-        f"student prompt, {measures.asked:.0f} per teacher prompt, {measures.written:.0f} per teacher reply (as long as a seed "
-        f"row, at most {config.teacher.max_tokens}).",
+        f"student prompt, {measures.asked:.0f} per teacher prompt, {measures.written:.0f} per teacher reply (rows as long as the "
+        f"seeds, at most {config.teacher.max_tokens}).",
     ]
     if device is None:
         told.append("The device is the cluster's, which is not looked at: no measurement; seconds not estimated.")
@@ -282,3 +283,8 @@ def _assumptions(
     if config.student.method == "lora":
         told.append("Checkpoints of a LoRA adapter are not in the disk space.")
     return told
+
+
+def _for_rows(config: Config) -> str:
+    wanted = asking(config)
+    return "" if wanted.per_call == 1 else f" for {wanted.per_call} rows ({wanted.per_wrong} are wanted for each wrong row)"

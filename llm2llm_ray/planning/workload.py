@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from llm2llm_ray.config import BudgetConfig, Config
-from llm2llm_ray.config.schedule import TEACHER_SHOTS, num_iterations, per_wrong, total_updates, updates_in_all
+from llm2llm_ray.config.schedule import TEACHER_SHOTS, asking, num_iterations, rows_per_call, total_updates, updates_in_all
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.rounds.augmenting import Peers
+from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.first_requests import imagined_mistake
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.types import Example, Graded, Prompt
+from llm2llm_ray.types import Example, Prompt
 
 CHARACTERS_PER_TOKEN = 4
+_FORM = 10
+"""Tokens around each row of a chat's reply: braces, quotes, names of fields."""
 _SAMPLED = 64
 """Rows whose teacher prompts are built to measure their length."""
 
@@ -32,7 +35,7 @@ class Shares:
     accepted: float
     """New rows per row asked for."""
     attempts: float
-    """Teacher calls per row asked for."""
+    """How often a call is made until its reply has a usable row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class Lengths:
     asked: float
     """A teacher prompt."""
     written: float
-    """A teacher reply: an input and an output as long as the seeds', at most teacher.max_tokens."""
+    """A teacher reply: `per_call` inputs and outputs as long as the seeds', at most teacher.max_tokens."""
     shots: float
     """A prompt of the teacher's exam."""
 
@@ -93,7 +96,7 @@ def tokens_of(text: str) -> float:
 def lengths(config: Config, checked: Checked) -> Lengths:
     task, splits = checked.task, checked.splits
     answer = fmean(min(_completion_tokens(task, row), config.evaluation.max_tokens) for row in splits.seed)
-    written = (min(tokens_of(row.input) + tokens_of(row.output), config.teacher.max_tokens) for row in splits.seed)
+    wanted = reply_tokens(config, checked)
     sample = splits.seed[:: max(1, len(splits.seed) // _SAMPLED)]
     return Lengths(
         trained=fmean(_student_tokens(task, row) + _completion_tokens(task, row) for row in splits.seed),
@@ -101,9 +104,15 @@ def lengths(config: Config, checked: Checked) -> Lengths:
         test_prompt=_mean(_student_tokens(task, row) for row in splits.test),
         answer=answer,
         asked=_mean(_asked_tokens(config, checked, sample)),
-        written=fmean(written),
+        written=min(wanted, config.teacher.max_tokens),
         shots=_mean(_prompt_tokens(task.shots_prompt(row.input, splits.seed[:TEACHER_SHOTS])) for row in splits.test[:_SAMPLED]),
     )
+
+
+def reply_tokens(config: Config, checked: Checked) -> float:
+    """Of a teacher reply with all rows of a call, each as long as the seeds are on average; teacher.max_tokens may be less."""
+    form = _FORM if config.teacher.style == "chat" else 0
+    return asking(config).per_call * fmean(tokens_of(row.input) + tokens_of(row.output) + form for row in checked.splits.seed)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -128,14 +137,18 @@ def _error_rows(config: Config, checked: Checked) -> Sequence[Example]:
 
 
 def _asked_tokens(config: Config, checked: Checked, sample: Sequence[Example]) -> Iterator[float]:
-    """Real prompts, as if the student had answered each sampled row with its own question."""
-    task, settings = checked.task, config.augmentation
-    peers = Peers(task, checked.splits.seed)
+    """Real prompts, as if the student had given each sampled row another's answer."""
+    role = _teacher(config, checked)
     for row in sample:
-        mistake = Graded(example=row, completion=task.completion(row.output), answer=None, correct=False)
-        shown = peers.beside(row, settings.examples_in_prompt, row.id)
-        told = settings.show_wrong_answer
-        yield _prompt_tokens(task.teacher_prompt(mistake, shown, style=config.teacher.style, count=1, show_wrong_answer=told))
+        mistake = imagined_mistake(checked.task, row, checked.splits.seed)
+        yield _prompt_tokens(role.request(mistake, 0, 0).prompt)
+
+
+def _teacher(config: Config, checked: Checked) -> Augment:
+    return Augment(
+        checked.task, Peers(checked.task, checked.splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
+        run_seed=config.run.seed,
+    )  # fmt: skip
 
 
 def rows_seen(rows: int, batch: int, updates: int) -> int:
@@ -162,20 +175,21 @@ class _Workload:
     def stages(self) -> Iterator[Amount]:
         rows = float(len(self.checked.splits.seed))
         count, settings = num_iterations(self.config), self.config.augmentation
-        each = per_wrong(self.config)
+        wanted = asking(self.config)
+        calls = len(rows_per_call(wanted.per_wrong, wanted.per_call))
         spent = False
         for i in range(count):
             train = self._train(f"iteration {i}", "train", rows)
             self.trainings.append(train.updates)
             yield train
             evaluated = rows if settings.augment_augmented else float(len(_error_rows(self.config, self.checked)))
-            wanted = 0.0 if spent or i == count - 1 else evaluated * self.shares.wrong * each
-            round_ = self._round(f"iteration {i}", evaluated, wanted)
+            weak = 0.0 if spent or i == count - 1 else evaluated * self.shares.wrong
+            round_ = self._round(f"iteration {i}", evaluated, weak * calls)
             yield round_
             if spent or i == count - 1:
                 break
-            spent = round_.calls < wanted * self.shares.attempts
-            grown = round_.calls / self.shares.attempts * self.shares.accepted
+            spent = round_.calls < weak * calls * self.shares.attempts
+            grown = round_.calls / self.shares.attempts * wanted.per_wrong / calls * self.shares.accepted
             rows += grown
             yield Amount(group=f"iteration {i}", name="commit", rows=grown)
         if self.config.evaluation.test and self.checked.splits.test:

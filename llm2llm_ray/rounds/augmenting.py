@@ -1,5 +1,6 @@
 """The teacher's role in a stream: for a wrong row, ask for new examples until the stateless gates pass one (or attempts
 run out). Right rows flow past untouched. Adds the `ASKED` columns; drafts and rejections are JSON, ready for the commit.
+`asked` counts requests, `other_group` the candidates for which the teacher gave another label than the one asked for.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from llm2llm_ray.asking.request import AskModel, Request, merged_system, samplin
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.config.schedule import rows_per_call
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
 
 ASKED: Mapping[str, type] = {
     "asked": int,
+    "other_group": int,
     "candidates": str,
     "rejected": str,
     "teacher_error": str,
@@ -36,7 +39,7 @@ ASKED: Mapping[str, type] = {
 }
 _PEERS_PER_GROUP = 64
 UNTOUCHED: Mapping[str, Any] = {
-    "asked": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "", "budget_stop": False,
+    "asked": 0, "other_group": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "", "budget_stop": False,
     "asked_from": None, "asked_until": None, "teacher_prompt_tokens": 0, "teacher_completion_tokens": 0,
 }  # fmt: skip
 
@@ -61,12 +64,21 @@ class Peers:
         self._groups = {name: [example for *_, example in sorted(group, reverse=True)] for name, group in kept.items()}
 
     def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
-        others = [e for e in self._groups.get(self._task.group(mistake), []) if e.id != mistake.id]
+        """Of the mistake's own group."""
+        return self._drawn(self._task.group(mistake), mistake, count, draw)
+
+    def confused(self, mistake: Graded, count: int, draw: str) -> list[Example]:
+        """Of the group that the row was taken for."""
+        group = self._task.taken_for(mistake)
+        return [] if group is None else self._drawn(group, mistake.example, count, draw)
+
+    def _drawn(self, group: str, mistake: Example, count: int, draw: str) -> list[Example]:
+        others = [e for e in self._groups.get(group, []) if e.id != mistake.id]
         return sorted(others, key=lambda e: sha256(f"{draw}/{e.id}".encode()).digest())[:count]
 
 
 class Augment:
-    """One wrong row in, `per_wrong` requests (each with its attempts) out."""
+    """One wrong row in, the calls for `per_wrong` new examples (each with its attempts) out."""
 
     def __init__(
         self,
@@ -80,6 +92,7 @@ class Augment:
     ) -> None:
         self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
         self._iteration, self._run_seed = iteration, run_seed
+        self._counts = rows_per_call(settings.per_wrong, settings.per_call)
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
         if grade(row) != "wrong":
@@ -88,10 +101,10 @@ class Augment:
         found: list[Candidate] = []
         rejected: list[dict[str, Any]] = []
         seen: dict[str, Any] = dict(UNTOUCHED) | {"asked_from": time.time()}
-        first = self._iteration * self._settings.per_wrong
-        for ordinal in range(first, first + self._settings.per_wrong):
+        first = self._iteration * len(self._counts)
+        for ordinal in range(first, first + len(self._counts)):
             try:
-                found += await self._one(mistake, row, ordinal, ask, rejected, seen)
+                found += await self._call(mistake, row, ordinal, ask, rejected, seen)
             except BudgetExhausted:
                 seen["budget_stop"] = True
                 break
@@ -105,7 +118,7 @@ class Augment:
             }
         )
 
-    async def _one(
+    async def _call(
         self,
         mistake: Graded,
         row: Mapping[str, Any],
@@ -114,12 +127,12 @@ class Augment:
         rejected: list[dict[str, Any]],
         seen: dict[str, Any],
     ) -> list[Candidate]:
-        """One new example: attempts until a draft passes; every reply's tokens and rejections are kept.
+        """One call: attempts until a draft passes, then all that pass; every reply's tokens and rejections are kept.
 
         `seen["teacher_error"]` is set where all attempts were refused, and where one met what passes by itself. That ends them:
         the client has tried again already, and a run that goes on asks for this same one.
         """
-        settings, teacher = self._settings, self._teacher
+        settings, teacher, count = self._settings, self._teacher, self._count(ordinal)
         refused, replied = "", False
         for attempt in range(settings.attempts):
             request = self.request(mistake, ordinal, attempt)
@@ -148,27 +161,34 @@ class Augment:
             )
             passed: list[Candidate] = []
             cut = reply.finish_reason == "length"
-            for index, item in enumerate(self._task.parse(reply.text, mistake, style=teacher.style, count=1, cut=cut)):
+            for index, item in enumerate(self._task.parse(reply.text, mistake, style=teacher.style, count=count, cut=cut)):
                 verdict = check(item, mistake, self._task, settings) if isinstance(item, Draft) else item
                 if verdict is None:
                     assert isinstance(item, Draft)
                     passed.append(Candidate(input=item.input, output=item.output, lineage=lineage, index=index))
+                    seen["other_group"] += self._elsewhere(item, mistake.example)
                 else:
                     rejected.append(_record(verdict, ordinal, attempt))
             if passed:
                 return passed
-        if not replied and seen["teacher_error"] not in PASSING:  # of several new examples, what passes by itself counts
+        if not replied and seen["teacher_error"] not in PASSING:  # of several calls, what passes by itself counts
             seen["teacher_error"] = refused
         return []
 
     def request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
-        """What is asked of the teacher for one wrong row."""
+        """What is asked of the teacher in one call about one wrong row."""
         settings, teacher = self._settings, self._teacher
-        row_id = mistake.example.id
-        peers = self._peers.beside(mistake.example, settings.examples_in_prompt, f"{row_id}/{ordinal}/{attempt}")
-        prompt = self._task.teacher_prompt(
-            mistake, peers, style=teacher.style, count=1, show_wrong_answer=settings.show_wrong_answer
+        row_id, shown = mistake.example.id, settings.show_wrong_answer
+        draw = f"{row_id}/{ordinal}/{attempt}"
+        asked = Asked(
+            style=teacher.style,
+            count=self._count(ordinal),
+            peers=self._peers.beside(mistake.example, settings.examples_in_prompt, draw),
+            show_wrong_answer=shown,
+            confused=self._peers.confused(mistake, settings.examples_of_confused, draw) if shown else (),
+            call=ordinal,
         )
+        prompt = self._task.teacher_prompt(mistake, asked)
         if teacher.system_message == "merge":
             prompt = merged_system(prompt)
         sampling = {
@@ -178,6 +198,14 @@ class Augment:
             "seed": sampling_seed(self._run_seed, row_id, ordinal, attempt),
         }
         return Request(row_id=row_id, prompt=prompt, sampling=sampling, ordinal=ordinal, attempt=attempt)
+
+    def _elsewhere(self, draft: Draft, parent: Example) -> bool:
+        """Whether the teacher wrote for another group than it was asked for: whether rightly is not known here."""
+        return self._task.group(Example(id="", input=draft.input, output=draft.output)) != self._task.group(parent)
+
+    def _count(self, ordinal: int) -> int:
+        """New examples asked for in a row's call of this number."""
+        return self._counts[ordinal % len(self._counts)]
 
 
 def graded(row: Mapping[str, Any]) -> Graded:

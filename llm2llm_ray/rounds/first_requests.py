@@ -10,6 +10,7 @@ from heapq import nlargest
 
 from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import Config
+from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.augmenting import Augment, Peers
 from llm2llm_ray.rounds.solving import Solve, exam_shots
 from llm2llm_ray.tasks.splits import Splits
@@ -24,10 +25,10 @@ def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Requ
     """Requests of each kind that the teacher gets, for the longest rows; a kind that the run does not ask is left out."""
     sources = splits.error_source(config.evaluation.error_source)
     role = Augment(
-        task, Peers(task, splits.seed), teacher=config.teacher, settings=config.augmentation, iteration=0,
+        task, Peers(task, splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
         run_seed=config.run.seed,
     )  # fmt: skip
-    asked = [role.request(_wrong(task, row, splits.seed), 0, 0) for row in _longest(sources)]
+    asked = [role.request(imagined_mistake(task, row, splits.seed), 0, 0) for row in _longest(sources)]
     if not (config.evaluation.test and config.evaluation.teacher_on_test):
         return [asked]
     exam = Solve(
@@ -42,7 +43,8 @@ def _longest(rows: Sequence[Example]) -> list[Example]:
     return nlargest(_TRIED, rows, key=lambda row: len(row.input) + len(row.output))
 
 
-def _wrong(task: Task, row: Example, rows: Sequence[Example]) -> Graded:
+def imagined_mistake(task: Task, row: Example, rows: Sequence[Example]) -> Graded:
+    """As if the student had said the answer of another of `rows`."""
     other = next((seed.output for seed in rows if seed.output != row.output), row.output)
     said = task.completion(other)
     return Graded(example=row, completion=said, answer=task.answer(said), correct=False)

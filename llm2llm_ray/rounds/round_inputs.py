@@ -52,11 +52,13 @@ def _weak(config: Config) -> dict[str, Any]:
 
 
 def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str) -> dict[str, Any]:
-    """The teacher's part of a round, beside `solved`. `settings` are as the role has them, `peers` is the id of the seeds."""
+    """The teacher's part of a round, beside `solved`. `settings` are as the role has them (`schedule.asking`), `peers` is the id
+    of the seeds."""
+    unused = set() if settings.show_wrong_answer else {"examples_of_confused"}
     return {
         "teacher": answerer.described(),
         "request": request_settings(config.teacher),
-        "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS),
+        "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS | unused),
         "peers": peers,
         "seed": config.run.seed,
         "budget": _limits(config.teacher.budget),

@@ -40,7 +40,8 @@ def candidates_of(row: Mapping[str, Any]) -> list[Candidate]:
 def tally(files: Files, folder: str) -> dict[str, Any]:
     """Counts, tokens and the times at which the two roles worked (Unix seconds), from what is stored.
 
-    `asked` counts the teacher's requests, `rows_asked` the rows they were about, `teacher_errors` those of them without a reply.
+    `asked` counts the teacher's requests, `rows_asked` the rows they were about, `teacher_errors` those of them without a reply,
+    `other_group` the candidates with another label than the one asked for.
     """
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
@@ -60,6 +61,7 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
         if row.get("asked"):
             counts["asked"] += row["asked"]
             counts["rows_asked"] += 1
+            counts["other_group"] += row.get("other_group") or 0
             counts["teacher_prompt_tokens"] += row["teacher_prompt_tokens"]
             counts["teacher_completion_tokens"] += row["teacher_completion_tokens"]
             asked.append(row["asked_from"])
@@ -77,14 +79,14 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
 
 
 _COUNTS = (
-    "evaluated", "wrong", "truncated", "asked", "rows_asked", "budget_stops",
+    "evaluated", "wrong", "truncated", "asked", "rows_asked", "other_group", "budget_stops",
     "student_tokens", "teacher_prompt_tokens", "teacher_completion_tokens",
 )  # fmt: skip
 
 
 _TALLIED = (
-    "correct", "error", "truncated", "solved_until", "prompt_tokens", "completion_tokens", "asked", "asked_from", "rejected",
-    "teacher_error", "budget_stop", "teacher_prompt_tokens", "teacher_completion_tokens",
+    "correct", "error", "truncated", "solved_until", "prompt_tokens", "completion_tokens", "asked", "other_group", "asked_from",
+    "rejected", "teacher_error", "budget_stop", "teacher_prompt_tokens", "teacher_completion_tokens",
 )  # fmt: skip
 
 

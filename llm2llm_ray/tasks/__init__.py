@@ -22,11 +22,11 @@ To add a task, subclass `Task` (`task.py` says what each method must keep), put 
         def is_correct(self, output, completion):
             return self.answer(completion) == output.lower()
 
-        def teacher_prompt(self, mistake, peers, *, style, count, show_wrong_answer):
-            pairs = "\\n".join(f"{pair.input}: {pair.output}" for pair in [*peers, mistake.example])
-            if style == "completion":
+        def teacher_prompt(self, mistake, asked):
+            pairs = "\\n".join(f"{pair.input}: {pair.output}" for pair in [*asked.peers, mistake.example])
+            if asked.style == "completion":
                 return Prompt(text=f"Words and their opposites:\\n{pairs}\\n", stop=("\\n\\n",))
-            return Prompt(messages=(Message(role="user", content=f"Write {count} new lines like these:\\n{pairs}"),))
+            return Prompt(messages=(Message(role="user", content=f"Write {asked.count} new lines like these:\\n{pairs}"),))
 
         def parse(self, reply, mistake, *, style, count, cut):
             lines = reply.strip().split("\\n")[:count]
@@ -94,4 +94,9 @@ def _task_class(path: str, name: str) -> type[Task]:
     if inspect.isabstract(kind):
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise UserError(f"task.name: {name}: {class_name} still lacks {lacking} (see llm2llm_ray/tasks/task.py)")
+    if "peers" in inspect.signature(kind.teacher_prompt).parameters:
+        raise UserError(
+            f"task.name: {name}: teacher_prompt takes (mistake, asked): write asked.peers, asked.style, asked.count and "
+            "asked.show_wrong_answer for what were arguments (see llm2llm_ray/tasks/task.py)"
+        )
     return kind

@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from llm2llm_ray.tasks.blind import choose_blind, stated
+from llm2llm_ray.tasks.holding_prompt import HOLDING, chat
 from llm2llm_ray.tasks.rows import shown, text_of
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.tasks.teacher_text import json_items, peel, reject, unusable
-from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
+from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
-HOLDING = "<HOLDING>"
 CUT = "[cut]"
 """Stands at an end of a passage where words were left out."""
 LETTERS = "ABCDE"
@@ -41,12 +41,6 @@ _OPENING = re.compile(r"(?:holding|recognizing)\b", re.IGNORECASE)
 
 _LIST = "Passages from court decisions, each with what the case cited at its end held."
 
-_SYSTEM = f"""\
-You write training examples for a small model that learns to read United States court decisions. In each passage a court \
-cites a case, and the words that say what that case held are replaced by {HOLDING}. The model chooses them among five. \
-Exactly one of your five holdings fits the passage; the other four come from the same area of law, are as long, and do \
-not fit. You reply with JSON and nothing else."""
-
 
 class CaseHold(Task):
     """Five choices for what a cited case held.
@@ -56,6 +50,7 @@ class CaseHold(Task):
     """
 
     columns: Sequence[str] = ("context", "choices", "label")
+    version = 2
 
     def __init__(
         self, window_words: int | None = None, choice_columns: Sequence[str] | None = None, shown_words: int = 35
@@ -125,19 +120,22 @@ class CaseHold(Task):
         answer = self.answer(completion)
         return answer is not None and answer == output.strip().upper()
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
         """Chat: the mistake alone, for passages are long. Completion: passages that end with the citation, each with its
         holding (the student's wrong answer has no place in such a list)."""
         wrong = mistake.example
-        if style == "completion":
-            shown_rows = [*(peer for peer in peers if peer.id != wrong.id and peer.input != wrong.input), wrong]
+        if asked.style == "completion":
+            shown_rows = [*(peer for peer in asked.peers if peer.id != wrong.id and peer.input != wrong.input), wrong]
             told = "\n\n".join(map(self._told, shown_rows))
-            stop = ("\n\n", "\nPassage:") if count == 1 else ("\n\n\n",)
+            stop = ("\n\n", "\nPassage:") if asked.count == 1 else ("\n\n\n",)
             return Prompt(text=f"{_LIST}\n\n{told}\n\nPassage:", stop=stop)
-        content = _request(mistake, count, show_wrong_answer)
-        return Prompt(messages=(Message(role="system", content=_SYSTEM), Message(role="user", content=content)))
+        passage, choices = _parts(wrong.input)
+        by_letter = dict(zip(LETTERS, choices, strict=True))
+        right = by_letter.pop(wrong.output)
+        said = None
+        if asked.show_wrong_answer:
+            said = by_letter.get(mistake.answer or "") or json.dumps(mistake.completion.strip()[:200], ensure_ascii=False)
+        return chat(_unmarked(passage), right, list(by_letter.values()), asked, row_id=wrong.id, said=said)
 
     def _told(self, row: Example) -> str:
         """The words before the masked holding, and the holding; what follows is left out, and so are marks of cuts."""
@@ -264,26 +262,6 @@ def _in_the_form_of(choices: Sequence[str], text: str) -> str:
     if plain.isalnum():
         text = _one_line("".join(char for char in text if char.isalnum() or char == " "))
     return text
-
-
-def _request(mistake: Graded, count: int, show_wrong_answer: bool) -> str:
-    passage, choices = _parts(mistake.example.input)
-    by_letter = dict(zip(LETTERS, choices, strict=True))
-    right = by_letter.pop(mistake.example.output)
-    parts = ["The student chose the wrong holding for this passage:", json.dumps(_unmarked(passage), ensure_ascii=False)]
-    parts += [f"The right one: {right}", "The others:", *(f"- {choice}" for choice in by_letter.values())]
-    if show_wrong_answer:
-        said = by_letter.get(mistake.answer or "") or json.dumps(mistake.completion.strip()[:200], ensure_ascii=False)
-        parts += [f"The student's answer: {said}"]
-    item = {"passage": f"... ({HOLDING}). ...", "holding": "holding that ...", "wrong": ["holding that ..."] * 4}
-    new = "1 new passage" if count == 1 else f"{count} new passages"
-    parts += [
-        "",
-        f"Write {new} of 60 to 120 words that would teach the student what it missed: other parties, another court, another "
-        f"citation, the same kind of legal question. Put ({HOLDING}) right after the citation, once. Copy nothing.",
-        f"Reply with JSON of this form: {json.dumps({'examples': [item]})}",
-    ]
-    return "\n".join(parts)
 
 
 def _one_line(text: str) -> str:

@@ -8,24 +8,19 @@ and what cannot be seen, and must be one of the set exactly; a label inside a se
 from __future__ import annotations
 
 import copy
-import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from llm2llm_ray.tasks.blind import label_blind, stated
+from llm2llm_ray.tasks.label_prompts import LabelSet, capital, chat, list_to_continue
 from llm2llm_ray.tasks.rows import shown, text_of
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.tasks.teacher_text import json_items, numbered_items, reject, unusable
-from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
+from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
 _AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff\"'`*_“”„‘’‚«»"
-
-_SYSTEM = """\
-You write training examples for a classifier that a small model is learning. Your examples are realistic, \
-differ from each other and from those you are shown, and belong to exactly one of the labels beyond doubt. \
-You reply with JSON and nothing else."""
 
 
 class Classification(Task):
@@ -35,6 +30,7 @@ class Classification(Task):
     """
 
     columns: Sequence[str] = ("text", "label")
+    version = 2
 
     def __init__(
         self,
@@ -80,7 +76,7 @@ class Classification(Task):
 
     def student_prompt(self, text: str) -> str:
         first = f"{self.instruction}\n\n" if self.instruction else ""
-        return f"{first}{self._label_list()}{_capital(self.item)}: {text}\n{self.question}:"
+        return f"{first}{self._label_list()}{capital(self.item)}: {text}\n{self.question}:"
 
     def _label_list(self) -> str:
         return f"{self.question} is one of: {', '.join(self.labels)}\n\n" if self.show_labels and self.labels else ""
@@ -116,49 +112,15 @@ class Classification(Task):
     def group(self, example: Example) -> str:
         return example.output
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
-        wrong = mistake.example
-        texts = [peer.input for peer in peers if peer.id != wrong.id and peer.input != wrong.input]
-        confused = mistake.answer if show_wrong_answer and mistake.answer not in (None, wrong.output) else None
-        if style == "completion":
-            return self._list_to_continue(wrong, texts, count, confused)
-        said = mistake.completion if show_wrong_answer else None
-        content = self._request(wrong, texts, count, said)
-        return Prompt(messages=(Message(role="system", content=_SYSTEM), Message(role="user", content=content)))
+    def taken_for(self, mistake: Graded) -> str | None:
+        return mistake.answer if mistake.answer != mistake.example.output else None
 
-    def _list_to_continue(self, wrong: Example, texts: Sequence[str], count: int, confused: str | None) -> Prompt:
-        """The wrong one stands last: closest to where the model goes on."""
-        question = self.question[:1].lower() + self.question[1:]
-        meaning = f" ({self.descriptions[wrong.output]})" if self.descriptions.get(wrong.output) else ""
-        not_that = f", easily mistaken for {confused}" if confused else ""
-        header = f"{_capital(self.items)} whose {question} is {wrong.output}{meaning}{not_that}:"
-        shown_texts = [*texts, wrong.input]
-        lines = [f"{number}. {' '.join(text.split())}" for number, text in enumerate(shown_texts, 1)]
-        last = len(shown_texts) + 1 + count
-        stop = ("\n",) if count == 1 else ("\n\n", f"\n{last}.", f"\n{last})")
-        return Prompt(text="\n".join([header, *lines, f"{len(shown_texts) + 1}."]), stop=stop)
-
-    def _request(self, wrong: Example, texts: Sequence[str], count: int, said: str | None) -> str:
-        labels = [f"- {label}: {self.descriptions.get(label, '')}".removesuffix(": ") for label in self.labels]
-        parts = [f"The labels ({self.question}):", *labels, ""]
-        parts += [f"The student got this {self.item} wrong:", _quoted(wrong.input)]
-        parts += [f"Its right label: {wrong.output}"]
-        if said is not None:
-            parts += [f"The student's wrong answer: {_quoted(said.strip()[:200])}"]
-        if texts:
-            parts += ["", f"Other {self.items} with the label {wrong.output}:"]
-            parts += [f"- {_quoted(text)}" for text in texts]
-        form = json.dumps({"examples": [{"text": "...", "label": wrong.output}]}, ensure_ascii=False)
-        new = f"1 new realistic {self.item}" if count == 1 else f"{count} new realistic {self.items}"
-        parts += [
-            "",
-            f"Write {new} with the same label, {wrong.output}, that would teach the student what it missed. "
-            "Change the wording and the situation; copy nothing.",
-            f"Reply with JSON of this form: {form}",
-        ]
-        return "\n".join(parts)
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
+        names = LabelSet(
+            labels={label: self.descriptions.get(label, "") for label in self.labels},
+            item=self.item, items=self.items, question=self.question,
+        )  # fmt: skip
+        return list_to_continue(names, mistake, asked) if asked.style == "completion" else chat(names, mistake, asked)
 
     def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
         labels = {label: self.descriptions.get(label, "") for label in self.labels}
@@ -216,11 +178,3 @@ def _checked(labels: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
             raise ValueError(f"labels {shown(seen[_bare(name)])} and {shown(name)} read the same: rename one")
         seen[_bare(name)] = name
     return names
-
-
-def _capital(word: str) -> str:
-    return word[:1].upper() + word[1:]
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from llm2llm_ray.reasoning import split_reasoning
+from llm2llm_ray.tasks.angles import angle_of
 from llm2llm_ray.tasks.arithmetic import only_number, without_marks, written, wrong_mark
 from llm2llm_ray.tasks.blind import solve_blind, thought_away
 from llm2llm_ray.tasks.rows import shown, text_of
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.tasks.teacher_text import reject, unusable
 from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
 
@@ -39,7 +40,9 @@ Rules:
 5. Show every step of the calculation in the answer.
 6. Do each calculation twice before you write it down; a wrong answer harms the student.
 7. Copy nothing: other names, other numbers, another situation, but the same kind of reasoning.
-8. Write the problems in exactly this form and nothing else:
+8. Several problems differ from each other in situation, wording, length and order of the steps; to exchange names and numbers \
+is no difference.
+9. Write the problems in exactly this form and nothing else, one after the other, with an empty line between them:
 Question: <the problem>
 Answer: <the steps>
 #### <the number>"""
@@ -51,7 +54,20 @@ The student got this problem wrong:
 The answer key says:
 {answer}
 {said}
-Write {count} new {noun}."""
+{request}"""
+
+_ANGLES = (
+    "one step more than the problem above needs",
+    "about money and prices",
+    "about time, speed or dates",
+    "about lengths, weights or amounts of a material",
+    "a comparison: how much more, how many times as much",
+    "the result is told, and what it began with is asked for",
+    "with a percentage or a part of a whole",
+    "with a number in the text that is not needed",
+)
+_SHOWN_CHARACTERS = 1000
+"""Of the student's working."""
 
 _PAIR_QUESTION = (
     "A bakery sells rolls in bags of 6. On Monday it sold 14 bags and on Tuesday 5 bags fewer. "
@@ -67,6 +83,14 @@ Answer: In the afternoon he fills 20 - 8 = 12 trays.
 During the day he fills 20 + 12 = 32 trays.
 He packs 32 * 12 = 384 eggs.
 #### 384"""
+_SECOND_REPLY = """
+
+Question: Lena reads 15 pages of her book every day from Monday to Saturday. On Sunday she reads only 6 pages. The book has 120 \
+pages. How many pages are left after Sunday?
+Answer: From Monday to Saturday she reads 6 * 15 = 90 pages.
+With Sunday she has read 90 + 6 = 96 pages.
+120 - 96 = 24 pages are left.
+#### 24"""
 
 
 class Gsm8k(Task):
@@ -76,6 +100,7 @@ class Gsm8k(Task):
     """
 
     columns: Sequence[str] = ("question", "answer")
+    version = 2
 
     def __init__(self, keep_calculator_marks: bool = False) -> None:
         self.keep_calculator_marks = keep_calculator_marks
@@ -103,32 +128,27 @@ class Gsm8k(Task):
         answer = self.answer(completion)
         return answer is not None and answer == self.answer(output)
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
-        """Chat: one worked pair, then the mistake with its answer key (`peers` are not shown, as in the paper)."""
-        wrong = mistake.example
-        if style == "completion":
-            worked = [*(peer for peer in peers if peer.id != wrong.id), wrong]
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
+        """Chat: one worked request, then the mistake with its answer key (`asked.peers` are not shown, as in the paper)."""
+        wrong, count = mistake.example, asked.count
+        if asked.style == "completion":
+            worked = [*(peer for peer in asked.peers if peer.id != wrong.id), wrong]
             solved = "\n\n".join(self.student_prompt(item.input) + self.completion(item.output) for item in worked)
             head = "Math problems for school, each with its solution. The number after #### is the answer."
             stop = ("\nQuestion:",) if count == 1 else ("\n\n\n",)
             return Prompt(text=f"{head}\n\n{solved}\n\nQuestion:", stop=stop)
-        said = mistake.completion.strip()[:1000] if show_wrong_answer else ""
-        asked = self._ask(wrong.input, self.completion(wrong.output).strip(), said, count)
+        worked_reply = _PAIR_REPLY if count == 1 else f"{_PAIR_REPLY}{_SECOND_REPLY}"
+        said = mistake.completion.strip()[:_SHOWN_CHARACTERS] if asked.show_wrong_answer else ""
+        angle = angle_of(_ANGLES, wrong.id, asked.call)
+        request = _ask(wrong.input, self.completion(wrong.output).strip(), said, count, angle)
         return Prompt(
             messages=(
                 Message(role="system", content=_SYSTEM),
-                Message(role="user", content=self._ask(_PAIR_QUESTION, _PAIR_ANSWER, "", 1)),
-                Message(role="assistant", content=_PAIR_REPLY),
-                Message(role="user", content=asked),
+                Message(role="user", content=_ask(_PAIR_QUESTION, _PAIR_ANSWER, "", min(count, 2), "")),
+                Message(role="assistant", content=worked_reply),
+                Message(role="user", content=request),
             )
         )
-
-    def _ask(self, question: str, answer: str, said: str, count: int) -> str:
-        student = f"\nThe student wrote:\n{said}\n" if said else ""
-        noun = "problem" if count == 1 else "problems"
-        return _SHOWN_WRONG.format(question=question, answer=answer, said=student, count=count, noun=noun)
 
     def judge_prompt(self, text: str, examples: Sequence[Example], *, style: str) -> Prompt:
         return solve_blind(text, [(row.input, self.completion(row.output).strip()) for row in examples], style=style)
@@ -158,6 +178,18 @@ class Gsm8k(Task):
         ends = [*(mark.start() for mark in marks[1:]), len(text)]
         items = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
         return [_item(item, mistake.example, cut and number == len(items)) for number, item in enumerate(items[:count], 1)]
+
+
+def _ask(question: str, answer: str, said: str, count: int, angle: str) -> str:
+    one = count == 1
+    wanted = f"Write {count} new {'problem' if one else 'problems'} that {'needs' if one else 'need'} the same kind of reasoning"
+    lines = [f"{wanted}{', the step in which the student went wrong above all' if said else ''}."]
+    if not one:
+        lines.append(f"The {count} differ from each other in situation, wording and length.")
+    if angle:
+        lines.append(f"The obvious ones have been written already. This time{'' if one else ', for most of them'}: {angle}.")
+    student = f"\nThe student wrote:\n{said}\n" if said else ""
+    return _SHOWN_WRONG.format(question=question, answer=answer, said=student, request="\n".join(lines))
 
 
 def _item(text: str, parent: Example, cut: bool) -> Draft | Rejected:

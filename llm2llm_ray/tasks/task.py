@@ -13,9 +13,30 @@ import hashlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How the teacher is asked about one wrong row.
+
+    Example: Asked(peers=rows_of_the_same_class, style="chat", count=6, call=1)
+    """
+
+    style: str
+    """"chat" (messages) or "completion" (a text to continue)."""
+    count: int = 1
+    """New examples asked for."""
+    peers: Sequence[Example] = ()
+    """Real examples of the same group."""
+    show_wrong_answer: bool = False
+    confused: Sequence[Example] = ()
+    """Real examples of the group that the row was taken for (`Task.taken_for`); none unless the wrong answer is shown."""
+    call: int = 0
+    """Number of this row's call in the whole run: a later one should ask for something else (`angles.py`)."""
 
 
 class Task(ABC):
@@ -62,18 +83,19 @@ class Task(ABC):
         """What reading changed in rows, as numbers for the run's record: {"cut": 3} is kept as `seed_cut` 3, `test_cut` ..."""
         return {}
 
-    @abstractmethod
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
-        """Ask for `count` new examples like the one the student got wrong.
+    def taken_for(self, mistake: Graded) -> str | None:
+        """The group (as `group` names it) that the wrong answer stands for; None where it stands for none."""
+        return None
 
-        `peers` are real examples of the same group. `style` is "chat" (messages) or "completion" (a text to continue).
-        """
+    @abstractmethod
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
+        """Ask for `asked.count` new examples like the one the student got wrong. Constant part first (prefix cache), and nothing
+        but `mistake` and `asked` may count: a stored reply is found by the prompt."""
 
     @abstractmethod
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:
-        """Read a teacher reply. `cut` says that it ran into max_tokens. Malformed text becomes Rejected, never an error."""
+        """Read the first `count` items of a teacher reply; fewer are no fault. `cut` says that it ran into max_tokens. Malformed
+        text becomes Rejected, never an error."""
 
     def shots_prompt(self, text: str, shots: Sequence[Example]) -> Prompt:
         """Ask the teacher itself to solve `text` after worked examples: how good is the teacher at the task?"""

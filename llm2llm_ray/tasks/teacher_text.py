@@ -17,6 +17,8 @@ from llm2llm_ray.types import Example, Rejected
 _MARKER = re.compile(r"^[ \t]*\d{1,3}[.)](?!\d)", re.MULTILINE)
 _LINE = re.compile(r"\S[^\r\n]*")
 _FENCE = re.compile(r"```[a-z]*[ \t]*\r?\n(?P<body>.*?)(?:\r?\n[ \t]*```)?", re.DOTALL | re.IGNORECASE)
+_LIST = re.compile(r'(?:```[a-z]*\s*)?(?:\{\s*"examples"\s*:\s*)?\[\s*', re.IGNORECASE)
+_BETWEEN = re.compile(r"\s*,\s*")
 _CHAT_MARKUP = re.compile(
     r"<\|[^<>\n]{0,40}\|>"  # <|im_start|>, <|endoftext|>
     r"|</?(?:s|bos|eos|think(?:ing)?|start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>"
@@ -101,24 +103,51 @@ def _item(line: str, parent: Example) -> str | Rejected:
 
 
 def json_items(reply: str, *, count: int, cut: bool) -> list[Mapping[str, object] | Rejected]:
-    """The first `count` objects of a reply that is one object, a list of objects, or {"examples": [...]}."""
+    """The first `count` objects of a reply that is one object, a list of objects, or {"examples": [...]}.
+
+    Of a list that ends or breaks off where it should not, the objects before that are whole and count; one rejection stands for
+    the rest.
+    """
     text, thoughts = split_reasoning(reply)
     if thoughts and not text:
         return [reject("truncated" if cut else "malformed", "unclosed reasoning", reply)]
     text = text.strip()
     fenced = _FENCE.fullmatch(text)
+    values: list[object]
     try:
-        value = json.loads(fenced["body"] if fenced else text, parse_constant=_not_json)
+        value = _JSON.decode(fenced["body"] if fenced else text)
     except (ValueError, RecursionError) as error:
-        return [reject("truncated" if cut else "malformed", f"not JSON: {str(error)[:80]}", text)]
-    if isinstance(value, dict):
-        value = value.get("examples", [value])
-    if not isinstance(value, list) or not value:
-        return [reject("malformed", "neither an object nor a list of objects", text)]
+        values = _whole(text, count)
+        values += [reject("truncated" if cut else "malformed", f"not JSON: {str(error)[:80]}", text)][: count - len(values)]
+    else:
+        found = value.get("examples", [value]) if isinstance(value, dict) else value
+        values = found[:count] if isinstance(found, list) else []
+        if not values:
+            return [reject("malformed", "neither an object nor a list of objects", text)]
     return [
-        item if isinstance(item, dict) else reject("malformed", f"{type(item).__name__}, not an object") for item in value[:count]
+        item if isinstance(item, dict | Rejected) else reject("malformed", f"{type(item).__name__}, not an object")
+        for item in values
     ]
+
+
+def _whole(text: str, count: int) -> list[object]:
+    """At most `count` objects at the beginning of a list that is no JSON as a whole."""
+    found: list[object] = []
+    start = _LIST.match(text)
+    at = start.end() if start else len(text)
+    while len(found) < count and text.startswith("{", at):
+        try:
+            value, at = _JSON.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        found.append(value)
+        between = _BETWEEN.match(text, at)
+        at = between.end() if between else len(text)
+    return found
 
 
 def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_not_json)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
 
@@ -21,9 +21,7 @@ class Labels(Task):
     def is_correct(self, output: str, completion: str) -> bool:
         return completion.strip() == output
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
         return Prompt(text=mistake.example.input)
 
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:

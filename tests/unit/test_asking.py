@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from stream_rows import solved
 
 from llm2llm_ray.asking.request import Request, sampling_seed
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.config.schedule import rows_per_call
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers, graded
 from llm2llm_ray.tasks.classification import Classification
@@ -106,14 +109,64 @@ def test_attempts_run_out() -> None:
     assert row["candidates"] == [] and len(row["rejected"]) == 6
 
 
-@given(st.integers(1, 4), st.integers(1, 5))
-def test_no_request_of_a_run_has_the_ordinal_of_another(per_wrong: int, iterations: int) -> None:
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3))
+def test_no_request_of_a_run_has_the_ordinal_of_another(per_wrong: int, iterations: int, per_call: int) -> None:
     ordinals = []
     for iteration in range(iterations):
         teacher = Teacher(*[said(GOOD)] * per_wrong)
-        ask(teacher, iteration=iteration, per_wrong=per_wrong)
+        ask(teacher, iteration=iteration, per_wrong=per_wrong, per_call=per_call)
         ordinals += [request.ordinal for request in teacher.requests]
-    assert ordinals == list(range(per_wrong * iterations))
+    assert ordinals == list(range(math.ceil(per_wrong / per_call) * iterations))
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_the_calls_ask_for_what_is_wanted_and_the_last_for_what_is_left(per_wrong: int, per_call: int) -> None:
+    counts = rows_per_call(per_wrong, per_call)
+    assert sum(counts) == per_wrong and len(counts) == math.ceil(per_wrong / per_call)
+    assert set(counts[:-1]) <= {per_call} and 1 <= counts[-1] <= per_call
+
+
+def test_a_call_asks_for_several_rows_and_all_that_pass_become_candidates() -> None:
+    """Five wanted, two a call; the list continues at 7: five peers and the wrong one stand before."""
+    lines = [" Who pays?\n8. Is VAT in it?\n9. A third?", f" {WRONG['input']}\n8. Why twice?", " \n8. \n", " Is it due?\n8. Now?"]
+    teacher = Teacher(*map(said, lines))
+    row = ask(teacher, per_wrong=5, per_call=2, attempts=2, iteration=2)
+    assert teacher.places == [(6, 0), (7, 0), (8, 0), (8, 1)]
+    assert [len(request.prompt.stop) for request in teacher.requests] == [3, 3, 1, 1], "one line for the fifth"
+    found = [(c["input"], c["lineage"]["ordinal"], c["index"]) for c in row["candidates"]]
+    assert found == [("Who pays?", 6, 0), ("Is VAT in it?", 6, 1), ("Why twice?", 7, 1), ("Is it due?", 8, 0)]
+    assert reasons(row) == ["copied_parent", "empty"] and row["asked"] == 4
+
+
+def test_a_row_with_another_known_label_than_asked_is_a_candidate_that_is_counted() -> None:
+    items = [{"text": "How do I close my account?", "label": "Account"}, {"text": "Is VAT in it?", "label": "billing"}]
+    row = chat(items, per_wrong=3, per_call=3, attempts=1)
+    assert [c["output"] for c in row["candidates"]] == ["account", "billing"]
+    assert (row["other_group"], row["rejected"]) == (1, [])
+
+
+def chat(items: list[dict[str, str]], **settings: Any) -> dict[str, Any]:
+    role = Augment(
+        TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t", style="chat"),
+        settings=AugmentationConfig(**settings), iteration=0, run_seed=0,
+    )  # fmt: skip
+    row = asyncio.run(role(dict(WRONG), Teacher(said(json.dumps({"examples": items})))))
+    return row | {"candidates": json.loads(row["candidates"]), "rejected": json.loads(row["rejected"])}
+
+
+@pytest.mark.parametrize(("answer", "count"), [("account", 2), ("billing", 0), (None, 0)])
+def test_with_the_wrong_answer_come_real_rows_of_the_class_it_names(answer: str | None, count: int) -> None:
+    def content(**settings: Any) -> str:
+        role = Augment(
+            TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t", style="chat"),
+            settings=AugmentationConfig(**settings), iteration=0, run_seed=7,
+        )  # fmt: skip
+        return role.request(replace(graded(WRONG), answer=answer, completion=" hm"), 0, 0).prompt.messages[-1].content
+
+    others = [seed.input for seed in SEEDS if seed.output == "account"]
+    assert sum(text in content(show_wrong_answer=True) for text in others) == count
+    assert sum(text in content(show_wrong_answer=True, examples_of_confused=4) for text in others) == 2 * count
+    assert sum(text in content() for text in others) == 0
 
 
 def test_the_next_iteration_asks_for_another_sample_of_the_same_seed() -> None:
@@ -170,13 +223,8 @@ def test_of_several_new_examples_the_one_that_was_not_reached_counts() -> None:
 
 
 def test_a_label_outside_the_set_in_a_chat_reply_is_a_rejection() -> None:
-    role = Augment(
-        TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t", style="chat"),
-        settings=AugmentationConfig(attempts=1), iteration=0, run_seed=0,
-    )  # fmt: skip
-    reply = json.dumps({"examples": [{"text": "Where is my parcel now?", "label": "delivery"}]})
-    row = asyncio.run(role(dict(WRONG), Teacher(said(reply))))
-    assert reasons({"rejected": json.loads(row["rejected"])}) == ["unknown_label"]
+    row = chat([{"text": "Where is my parcel now?", "label": "delivery"}], attempts=1)
+    assert reasons(row) == ["unknown_label"]
 
 
 def test_a_teacher_without_a_system_role_is_asked_and_remembered_by_the_merged_prompt() -> None:

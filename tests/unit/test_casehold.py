@@ -14,8 +14,10 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks import load_task
-from llm2llm_ray.tasks.casehold import CUT, HOLDING, LETTERS, CaseHold
+from llm2llm_ray.tasks.casehold import CUT, LETTERS, CaseHold
+from llm2llm_ray.tasks.holding_prompt import HOLDING
 from llm2llm_ray.tasks.splits import load_splits
+from llm2llm_ray.tasks.task import Asked
 from llm2llm_ray.types import Draft, Graded, Rejected
 
 CHOICES = [
@@ -185,7 +187,7 @@ def test_completion_prompt_shows_passages_with_their_holdings() -> None:
     example = task.example(ROW | {"context": f"{'word ' * 60}{BEFORE} ({HOLDING}). We agree."}, "s-1")
     wrong = Graded(example=example, completion=" D", answer="D", correct=False)
     peer = task.example({"context": f"{OTHER} ({HOLDING}).", "choices": CHOICES, "label": "C"}, "s-2")
-    prompt = task.teacher_prompt(wrong, [peer, example], style="completion", count=1, show_wrong_answer=True)
+    prompt = task.teacher_prompt(wrong, Asked(style="completion", peers=[peer, example], show_wrong_answer=True))
     assert prompt.text == (
         "Passages from court decisions, each with what the case cited at its end held.\n\n"
         f"Passage: {' '.join(OTHER.split()[-15:])}\nHolding: recognizing that a tenant may waive notice\n\n"
@@ -280,11 +282,11 @@ def test_chat_prompt_shows_the_mistake_and_hides_cuts() -> None:
     assert example.input.startswith(CUT)
     for completion, answer, said in ((" D", "D", CHOICES[3]), ("I think\nso", None, '"I think\\nso"'), (" B", "B", '"B"')):
         wrong = Graded(example=example, completion=completion, answer=answer, correct=False)
-        user = task.teacher_prompt(wrong, [], style="chat", count=2, show_wrong_answer=True).messages[-1].content
+        user = task.teacher_prompt(wrong, Asked(style="chat", count=2, show_wrong_answer=True)).messages[-1].content
         assert f"The student's answer: {said}\n" in user and CUT not in user
         assert f"The right one: {CHOICES[1]}\n" in user and "Write 2 new passages" in user
-        hidden = task.teacher_prompt(wrong, [], style="chat", count=1, show_wrong_answer=False).messages[-1].content
-        assert "The student's answer" not in hidden and "Write 1 new passage " in hidden
+        hidden = task.teacher_prompt(wrong, Asked(style="chat")).messages[-1].content
+        assert "The student's answer" not in hidden and "Write 1 new passage, with five holdings for it," in hidden
 
 
 def test_a_chat_reply_becomes_a_row() -> None:

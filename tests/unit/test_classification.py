@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from task_data import real_rows
 
 from llm2llm_ray.tasks.classification import Classification
-from llm2llm_ray.tasks.task import identity
+from llm2llm_ray.tasks.task import Asked, identity
 from llm2llm_ray.types import Draft, Example, Graded, Rejected
 
 TREC = {
@@ -43,7 +44,7 @@ def test_every_trec_gold_is_accepted(split: str) -> None:
 
 
 def test_completion_prompt_is_the_list_with_the_wrong_one_last() -> None:
-    prompt = trec().teacher_prompt(WRONG, PEERS, style="completion", count=3, show_wrong_answer=False)
+    prompt = trec().teacher_prompt(WRONG, Asked(style="completion", count=3, peers=PEERS))
     assert prompt.text == (
         "Questions whose type is LOC (a place):\n1. What county is Modesto in ?\n2. Where is Bern ?\n3. Where is Oslo ?\n4."
     )
@@ -51,27 +52,64 @@ def test_completion_prompt_is_the_list_with_the_wrong_one_last() -> None:
 
 
 def test_one_item_stops_at_its_line_and_names_the_confusion() -> None:
-    prompt = trec().teacher_prompt(WRONG, [], style="completion", count=1, show_wrong_answer=True)
+    prompt = trec().teacher_prompt(WRONG, Asked(style="completion", show_wrong_answer=True))
     assert prompt.text == "Questions whose type is LOC (a place), easily mistaken for HUM:\n1. Where is Oslo ?\n2."
     assert prompt.stop == ("\n",)
 
 
 def test_chat_prompt_shows_labels_mistake_and_form() -> None:
-    prompt = trec().teacher_prompt(WRONG, PEERS, style="chat", count=2, show_wrong_answer=False)
-    user = prompt.messages[-1].content
+    prompt = trec().teacher_prompt(WRONG, Asked(style="chat", count=2, peers=PEERS))
+    system, user = (message.content for message in prompt.messages)
     for label, description in TREC.items():
-        assert f"- {label}: {description}\n" in user
-    assert '"Where is Oslo ?"\nIts right label: LOC' in user
-    assert '- "Where\\nis   Bern ?"' in user
-    assert json.loads(user.rpartition("form: ")[2]) == {"examples": [{"text": "...", "label": "LOC"}]}
-    assert "HUM\n" not in user.partition("wrong:")[2]
+        assert f"- {label}: {description}\n" in system
+    assert json.loads(system.rpartition("form:")[2]) == {"examples": [{"text": "...", "label": "..."}]}
+    assert user.startswith('Real questions with the label "LOC":\n- "What county is Modesto in ?"\n- "Where\\nis   Bern ?"\n\n')
+    assert '"Where is Oslo ?"\nIts right label: "LOC" (a place)\n' in user
+    assert 'Write 2 new questions with the label "LOC"' in user and "with 2 examples in the list" in user
+    assert json.loads(user.rpartition("form, with 2 examples in the list: ")[2]) == {
+        "examples": [{"text": "...", "label": "LOC"}] * 2
+    }
+    assert "HUM" not in user
+
+
+def test_the_wrong_answer_is_shown_as_a_label_with_real_examples_of_it() -> None:
+    """What is asked of the teacher, read whole."""
+    people = [Example(id="s-7", input="Who is Ann ?", output="HUM"), Example(id="s-8", input="Who made it ?", output="HUM")]
+    asked = Asked(style="chat", peers=PEERS[:1], show_wrong_answer=True, confused=people)
+    assert trec().teacher_prompt(WRONG, asked).messages[-1].content == (
+        'Real questions with the label "LOC":\n- "What county is Modesto in ?"\n\n'
+        'The student got this question wrong:\n"Where is Oslo ?"\nIts right label: "LOC" (a place)\n'
+        f'The student took it for: "HUM" ({TREC["HUM"]})\n\n'
+        'Real questions with the label "HUM":\n- "Who is Ann ?"\n- "Who made it ?"\n'
+        'These are "HUM", not "LOC". Make the difference clear in what you write.\n\n'
+        'Write 1 new question with the label "LOC" that would teach the student what it missed here: what makes such a question '
+        '"LOC", in other situations and other words. Copy nothing that is shown above.\n'
+        '"LOC" (a place) must be right for it beyond doubt, and no other label of the list, even if the text mentions something '
+        "that another label is about.\n"
+        'Reply with JSON of this form: {"examples": [{"text": "...", "label": "LOC"}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"),
+    [
+        (' the "city"\nof Ann ', 'The student\'s answer, which is none of the labels: "the \\"city\\"\\nof Ann"'),
+        (" \n", "The student gave no answer."),
+    ],
+)
+def test_an_answer_outside_the_set_is_shown_as_such(completion: str, said: str) -> None:
+    mistake = replace(WRONG, completion=completion, answer=None)
+    assert trec().taken_for(mistake) is None
+    user = trec().teacher_prompt(mistake, Asked(style="chat", show_wrong_answer=True)).messages[-1].content
+    assert f"{said}\n\n" in user
+    assert "student's answer" not in trec().teacher_prompt(mistake, Asked(style="chat")).messages[-1].content
 
 
 def test_labels_without_descriptions_leave_no_colon() -> None:
-    prompt = Classification(labels=["LOC", "HUM"]).teacher_prompt(WRONG, [], style="chat", count=1, show_wrong_answer=True)
-    user = prompt.messages[-1].content
-    assert "- LOC\n- HUM\n" in user and '''The student's wrong answer: "HUM"''' in user
-    assert "Write 1 new realistic request with the same label, LOC" in user
+    prompt = Classification(labels=["LOC", "HUM"]).teacher_prompt(WRONG, Asked(style="chat", show_wrong_answer=True))
+    system, user = (message.content for message in prompt.messages)
+    assert "The labels (Intent):\n- LOC\n- HUM\n" in system and 'The student took it for: "HUM"\n' in user
+    assert 'Write 1 new request with the label "LOC"' in user and "()" not in system + user
 
 
 def test_a_valid_label_that_is_not_the_mistakes_is_kept() -> None:

@@ -39,7 +39,7 @@ class Intents(Task):
     def is_correct(self, output: str, completion: str) -> bool:
         return self.answer(completion) == output
 
-    def teacher_prompt(self, mistake, peers, *, style, count, show_wrong_answer):  # type: ignore[no-untyped-def]
+    def teacher_prompt(self, mistake, asked):  # type: ignore[no-untyped-def]
         return Prompt(text="")
 
     def parse(self, reply, mistake, *, style, count, cut):  # type: ignore[no-untyped-def]

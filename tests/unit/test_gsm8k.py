@@ -7,6 +7,7 @@ from task_data import real_rows
 
 from llm2llm_ray.tasks.arithmetic import only_number, written, wrong_mark
 from llm2llm_ray.tasks.gsm8k import Gsm8k
+from llm2llm_ray.tasks.task import Asked
 from llm2llm_ray.types import Draft, Example, Graded, Rejected
 
 GOLD = Example(id="s-1", input="Tom has 6 boxes of 7 eggs. How many?", output="6*7=<<6*7=42>>42 eggs.\n#### 42")
@@ -110,21 +111,28 @@ def test_a_row_without_a_final_number_is_refused() -> None:
 
 
 def test_chat_prompt_is_rules_one_worked_pair_and_the_mistake() -> None:
-    prompt = Gsm8k().teacher_prompt(WRONG, [], style="chat", count=2, show_wrong_answer=False)
+    prompt = Gsm8k().teacher_prompt(WRONG, Asked(style="chat", count=2))
     assert [message.role for message in prompt.messages] == ["system", "user", "assistant", "user"]
-    assert "\n8. " in prompt.messages[0].content
-    worked = Gsm8k().parse(prompt.messages[2].content, WRONG, style="chat", count=2, cut=False)
-    assert len(worked) == 1 and isinstance(worked[0], Draft)
+    assert "\n9. " in prompt.messages[0].content
+    assert prompt.messages[1].content.partition("Write ")[2].startswith("2 new problems")
+    worked = Gsm8k().parse(prompt.messages[2].content, WRONG, style="chat", count=9, cut=False)
+    assert len(worked) == 2 and all(isinstance(item, Draft) for item in worked)
+    single = Gsm8k().teacher_prompt(WRONG, Asked(style="chat")).messages[2].content
+    assert Gsm8k().parse(single, WRONG, style="chat", count=9, cut=False) == worked[:1]
     asked = prompt.messages[3].content
-    assert GOLD.input in asked and "6*7=42 eggs.\n#### 42" in asked and "Write 2 new problems." in asked
+    assert (
+        GOLD.input in asked
+        and "6*7=42 eggs.\n#### 42" in asked
+        and "Write 2 new problems that need the same kind of reasoning." in asked
+    )
     assert "#### 13" not in asked
-    shown = Gsm8k().teacher_prompt(WRONG, [], style="chat", count=2, show_wrong_answer=True).messages[3].content
+    shown = Gsm8k().teacher_prompt(WRONG, Asked(style="chat", count=2, show_wrong_answer=True)).messages[3].content
     assert "The student wrote:\n6 + 7 = 13\n#### 13" in shown
 
 
 def test_completion_prompt_ends_where_a_question_begins() -> None:
     peer = Example(id="s-2", input="How many legs has a dog?", output="#### 4")
-    prompt = Gsm8k().teacher_prompt(WRONG, [peer, GOLD], style="completion", count=1, show_wrong_answer=False)
+    prompt = Gsm8k().teacher_prompt(WRONG, Asked(style="completion", peers=[peer, GOLD]))
     problems = prompt.text.split("Question:")
     assert [peer.input in problems[1], GOLD.input in problems[2], problems[3]] == [True, True, ""]
     assert prompt.stop == ("\nQuestion:",)

@@ -135,6 +135,36 @@ def test_one_shot_asks_for_as_many_rows_in_one_round() -> None:
     assert sum_of(once, "calls") == sum_of(planned("evaluation.test=false", shares=shares), "calls") == 2 * 16
 
 
+def test_a_call_for_several_rows_is_one_call_with_a_longer_reply() -> None:
+    shares = Shares(wrong=0.5, accepted=1.0, attempts=1.0)
+    one = planned("augmentation.per_wrong=5", "teacher.max_tokens=512", "evaluation.test=false", shares=shares)
+    several = planned(
+        "augmentation.per_wrong=5", "augmentation.per_call=2", "teacher.max_tokens=512", "evaluation.test=false", shares=shares
+    )
+    assert sum_of(one, "calls") == 2 * 16 * 5 and sum_of(several, "calls") == 2 * 16 * 3
+    grown = [[step.expected.rows for step in found.steps if step.name == "commit"] for found in (one, several)]
+    assert grown[0] == pytest.approx([16 * 5] * 2) == grown[1]
+    ratio = sum_of(several, "teacher_tokens") / sum_of(several, "calls") / (sum_of(one, "teacher_tokens") / sum_of(one, "calls"))
+    assert ratio == pytest.approx(2)
+
+
+def test_one_shot_asks_for_the_rows_of_all_rounds_in_calls_of_their_size() -> None:
+    shares = Shares(wrong=0.5, accepted=1.0, attempts=1.0)
+    settings = ["augmentation.one_shot=true", "augmentation.per_call=6", "evaluation.test=false", "teacher.max_tokens=512"]
+    assert sum_of(planned(*settings, shares=shares), "calls") == 16, "two rows in one call"
+    assert sum_of(planned(*settings, "augmentation.per_wrong=7", shares=shares), "calls") == 3 * 16, "14 in 6, 6 and 2"
+
+
+def test_a_reply_without_room_for_its_rows_is_told() -> None:
+    """The demo's teacher may write 48 tokens."""
+    several = ["augmentation.per_wrong=6", "augmentation.per_call=6"]
+    (line,) = [line for line in planned(*several).advice if "A teacher reply of 6 rows" in line]
+    assert "more than teacher.max_tokens=48" in line
+    enough = line.partition("Set ")[2].partition(",")[0]
+    for change in (enough, "augmentation.per_call=1"):
+        assert not [line for line in planned(*several, change).advice if "A teacher reply of" in line]
+
+
 def test_a_budget_caps_the_calls_and_ends_the_run_one_student_later() -> None:
     found = planned("teacher.budget.calls=20", "run.iterations=5", "evaluation.test=false")
     assert found.total(lambda amount: amount.calls).high == pytest.approx(20)

@@ -6,6 +6,7 @@ One token is one word here, so lengths can be counted by eye.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
 from llm2llm_ray.runtime.models.tokens import ChatRefused, prompt_ids
+from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.splits import Splits
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Message, Prompt, Rejected
 
 NO_SYSTEM = (
@@ -74,10 +76,8 @@ class Words(Task):
     def is_correct(self, output: str, completion: str) -> bool:
         return completion.strip() == output
 
-    def teacher_prompt(
-        self, mistake: Graded, peers: Sequence[Example], *, style: str, count: int, show_wrong_answer: bool
-    ) -> Prompt:
-        text = " ".join(["like", mistake.example.input, *(p.input for p in peers), mistake.completion])
+    def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
+        text = " ".join(["like", mistake.example.input, *(p.input for p in asked.peers), mistake.completion])
         if self.chat:
             return Prompt(messages=(Message(role="system", content="write"), Message(role="user", content=text)))
         return Prompt(text=text)
@@ -229,6 +229,35 @@ def test_a_shown_wrong_answer_and_an_augmented_row_may_be_as_long_as_they_may(to
     )
     message = told(longer, checked(seeds), tokenizer)
     assert "an augmented row: the teacher's prompt may have 86 tokens" in message and "max_model_len=106" in message
+
+
+def test_a_later_call_and_the_longest_class_that_a_row_may_be_taken_for_count(tokenizer: Any) -> None:
+    """Both make the prompt longer than the first call about a row without a label does."""
+    task = Classification(labels=["a", "b", "c"])
+    sizes = {"a": 3, "b": 3, "c": 40}
+    seeds = [
+        Example(id=f"{label}-{n}", input=" ".join(["w"] * size), output=label) for label, size in sizes.items() for n in (1, 2)
+    ]
+    rows = Checked(task=task, splits=Splits(seed=seeds, dev=seeds[:1], test=[], counts={}, sources={}))
+
+    def longest(**augmentation: Any) -> int:
+        settings = config(
+            student={"max_length": 999, "engine": {"max_model_len": 999}}, augmentation=augmentation,
+            evaluation={"error_source": "dev", "max_tokens": 4}, run={"name": "r", "iterations": 2},
+            teacher={"style": "chat", "system_message": "merge", "engine": {"max_model_len": 30}},
+        )  # fmt: skip
+        return int(told(settings, rows, tokenizer).partition("a-1: the teacher's prompt may have ")[2].partition(" ")[0])
+
+    first, asked = longest(), Asked(style="chat", peers=seeds[1:2])
+    assert longest(per_wrong=2) - first > 9, "The obvious ones have been written already. This time: …"
+    mistake = Graded(example=seeds[0], completion=" word" * 4, answer=None, correct=False)
+    shown = replace(asked, show_wrong_answer=True)
+    taken = [prompt.messages[-1].content.split() for prompt in (
+        task.teacher_prompt(mistake, shown), task.teacher_prompt(mistake, replace(shown, confused=seeds[4:6]))
+    )]  # fmt: skip
+    assert longest(show_wrong_answer=True) - longest(show_wrong_answer=True, examples_of_confused=0) == len(taken[1]) - len(
+        taken[0]
+    )
 
 
 def test_the_teachers_own_exam_is_measured(tokenizer: Any) -> None:

@@ -24,12 +24,13 @@ def test_counts_and_tokens(tmp_path: Path) -> None:
         solved("s-1"),
         solved("s-2", correct=False, truncated=True),
         solved("s-3", correct=False, error="prompt_too_long"),
-        augmented("s-4", "a", "b", rejected=["empty"], asked=2),
+        augmented("s-4", "a", "b", rejected=["empty"], asked=2, other_group=1),
         augmented("s-5", rejected=["empty", "teacher_error"], teacher_error="timeout", budget_stop=True),
     )
     assert (found["evaluated"], found["wrong"], found["truncated"]) == (5, 3, 1)
     assert found["errors"] == {"prompt_too_long": 1}
     assert (found["asked"], found["rows_asked"], found["budget_stops"]) == (3, 2, 1)
+    assert found["other_group"] == 1
     assert found["rejected"] == {"empty": 2, "teacher_error": 1}
     assert found["teacher_errors"] == {"timeout": 1}
     assert found["student_tokens"] == 5 * 12

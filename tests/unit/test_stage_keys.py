@@ -309,10 +309,16 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.budget.price_per_million_completion_tokens", 9.0, {R, C, X}, MONEY),
     ("teacher.latency_s", 0.1, NOTHING, SCRIPT),
     ("augmentation.per_wrong", 2, {R, C}, {}),
+    ("augmentation.per_call", 2, {R, C, t}, {"augmentation.per_wrong": 2}),
+    ("augmentation.per_call", 2, {R, C, t}, {"augmentation.one_shot": True, "run.iterations": 3}),  # two are wanted in one round
+    ("augmentation.per_call", 2, NOTHING, {}),  # never more than per_wrong
+    ("augmentation.per_call", 3, NOTHING, {"augmentation.per_wrong": 2, "augmentation.per_call": 2}),
     ("augmentation.attempts", 1, {R, C}, {}),
     ("augmentation.one_shot", True, {R, C}, {}),
     ("augmentation.augment_augmented", True, {R, C}, {}),
     ("augmentation.show_wrong_answer", True, {R, C, t}, {}),
+    ("augmentation.examples_of_confused", 1, {R, C}, {"augmentation.show_wrong_answer": True}),  # this one's answer is no label
+    ("augmentation.examples_of_confused", 1, NOTHING, {}),
     ("augmentation.examples_in_prompt", 1, {R, C, t}, {}),
     ("augmentation.require_better_teacher", True, NOTHING, {}),
     ("augmentation.max_words", 9, {R, C}, {}),

@@ -15,12 +15,13 @@ from llm2llm_ray.config import AugmentationConfig, TaskConfig
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.tasks import TASKS, load_task
-from llm2llm_ray.tasks.casehold import HOLDING, CaseHold
+from llm2llm_ray.tasks.casehold import CaseHold
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k
+from llm2llm_ray.tasks.holding_prompt import HOLDING
 from llm2llm_ray.tasks.normal_form import identity, words
 from llm2llm_ray.tasks.splits import Splits, load_splits
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -95,9 +96,8 @@ def other_answer(task: Task, row: dict[str, Any]) -> dict[str, Any]:
 
 def continued(task: Task, shown: Example, new: Example) -> tuple[Prompt, str]:
     """A prompt, and the reply that goes on exactly as its list does: with `new` as the list would show it."""
-    ask = {"style": "completion", "count": 1, "show_wrong_answer": False}
-    prompt = task.teacher_prompt(wrong(shown), [], **ask)  # type: ignore[arg-type]
-    longer = task.teacher_prompt(wrong(new), [shown], **ask)  # type: ignore[arg-type]
+    prompt = task.teacher_prompt(wrong(shown), Asked(style="completion"))
+    longer = task.teacher_prompt(wrong(new), Asked(style="completion", peers=[shown]))
     assert longer.text.startswith(prompt.text)
     reply = longer.text.removeprefix(prompt.text)
     ends = [reply.find(stop) for stop in prompt.stop if stop in reply]
@@ -114,18 +114,18 @@ def test_the_parser_accepts_a_list_that_goes_on_as_it_began(name: str) -> None:
 def test_the_parser_accepts_a_chat_reply_of_the_form_its_prompt_shows(name: str) -> None:
     task, _ = loaded(name)
     for shown, new in neighbours(name):
-        prompt = task.teacher_prompt(wrong(shown), [], style="chat", count=1, show_wrong_answer=False)
+        prompt = task.teacher_prompt(wrong(shown), Asked(style="chat"))
         reply = filled_in(task, prompt, new)
         assert_row(task, task.parse(reply, wrong(shown), style="chat", count=1, cut=False), shown, new)
 
 
 def filled_in(task: Task, prompt: Prompt, new: Example) -> str:
-    """The form at the end of the prompt (gsm8k: the reply it shows), with the content of a real row."""
+    """The form at the end of the system message (gsm8k: the reply it shows), with the content of a real row."""
     if isinstance(task, Gsm8k):
         shown = prompt.messages[-2].content
         assert prompt.messages[-2].role == "assistant" and shown.startswith("Question: ") and "\nAnswer: " in shown
         return f"Question: {new.input}\nAnswer:{task.completion(new.output)}"
-    form = json.loads(prompt.messages[-1].content.rpartition("form: ")[2])
+    form = json.loads(prompt.messages[0].content.rpartition("form:")[2])
     (item,) = form["examples"]
     if isinstance(task, CaseHold):
         assert item.keys() == {"passage", "holding", "wrong"} and len(item["wrong"]) == 4
@@ -164,7 +164,7 @@ def test_a_cut_reply_gives_no_row(name: str) -> None:
 def test_the_teacher_sees_the_mistake_and_its_gold_answer(name: str, style: str) -> None:
     task, _ = loaded(name)
     for shown, _ in neighbours(name)[:20]:
-        prompt = task.teacher_prompt(wrong(shown), [shown], style=style, count=1, show_wrong_answer=False)
+        prompt = task.teacher_prompt(wrong(shown), Asked(style=style, peers=[shown]))
         assert bool(prompt.messages) == (style == "chat") and bool(prompt.text) == (style == "completion")
         text = prompt.text or prompt.messages[-1].content
         gold = task.completion(shown.output).strip()

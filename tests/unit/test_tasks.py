@@ -4,7 +4,7 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.tasks import TASKS, load_task
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k
-from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Rejected
 
 STYLES = ("chat", "completion")
@@ -133,7 +133,7 @@ def test_parse_accepts_what_the_prompt_demands(sample: Sample, style: str) -> No
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_cut_reply_gives_no_row_from_its_end(sample: Sample, style: str) -> None:
-    cut = sample.replies[style].rstrip()[:-2]
+    cut = sample.replies[style].rstrip()[:-3]
     parsed = sample.task.parse(cut, sample.mistake, style=style, count=2, cut=True)
     assert isinstance(parsed[-1], Rejected) and parsed[-1].reason == "truncated"
     assert sample.written[-1] not in parsed
@@ -142,14 +142,56 @@ def test_a_cut_reply_gives_no_row_from_its_end(sample: Sample, style: str) -> No
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("show", [True, False])
 def test_teacher_prompt_shows_the_mistake_and_its_peers(sample: Sample, style: str, show: bool) -> None:
-    prompt = sample.task.teacher_prompt(sample.mistake, sample.examples, style=style, count=2, show_wrong_answer=show)
+    prompt = sample.task.teacher_prompt(
+        sample.mistake, Asked(style=style, count=2, peers=sample.examples, show_wrong_answer=show)
+    )
     assert bool(prompt.messages) == (style == "chat") and bool(prompt.text) == (style == "completion")
     text = prompt.text or prompt.messages[-1].content
     assert text.count(sample.examples[0].input) == 1 or not isinstance(sample.task, Classification | Gsm8k)
     if style == "completion":
         assert all(example.input in text for example in sample.examples)
     if style == "chat" and isinstance(sample.task, Classification | Gsm8k):
-        assert (sample.wrong.strip() in text.replace("- login", "")) == show
+        assert (sample.wrong.strip() in text) == show
+
+
+@pytest.mark.parametrize("make", [classification, gsm8k])
+def test_a_later_call_asks_from_another_side_after_what_all_calls_share(make: Callable[[], Sample]) -> None:
+    """Stateless: the same call asks the same."""
+    sample = make()
+
+    def prompts(call: int) -> list[str]:
+        asked = Asked(style="chat", count=6, peers=sample.examples, call=call)
+        first, again = (sample.task.teacher_prompt(sample.mistake, asked) for _ in range(2))
+        assert first == again
+        return [message.content for message in first.messages]
+
+    found = [prompts(call) for call in range(9)]
+    assert len({texts[-1] for texts in found}) == 9
+    assert len({tuple(texts[:-1]) for texts in found}) == 1
+    assert all(sample.mistake.example.input in texts[-1] and " 6 " in texts[-1] for texts in found)
+    assert prompts(9) == found[1], "after all angles the first comes again"
+
+
+@settings(deadline=None)  # other work shares the cores
+@given(st.data())
+@pytest.mark.parametrize("make", [classification, gsm8k])
+def test_of_a_reply_that_is_cut_anywhere_the_rows_before_are_kept(make: Callable[[], Sample], data: st.DataObject) -> None:
+    sample = make()
+    wanted = data.draw(st.lists(st.sampled_from(sample.written), min_size=1, max_size=7))
+    if isinstance(sample.task, Classification):
+        whole = json.dumps({"examples": [{"text": draft.input, "label": draft.output} for draft in wanted]})
+        ends = [end + 1 for end, char in enumerate(whole) if char == "}"]
+    else:
+        items = [f"Question: {draft.input}\nAnswer: {draft.output}\n\n" for draft in wanted]
+        whole = "".join(items)
+        ends = [len("".join(items[: n + 1])) - 1 for n in range(len(items))]
+    at, count = data.draw(st.integers(0, len(whole))), data.draw(st.integers(1, 8))
+    finished = sum(end <= at for end in ends[: len(wanted)])
+    parsed = sample.task.parse(whole[:at], sample.mistake, style="chat", count=count, cut=True)
+    assert parsed[:finished] == wanted[: min(finished, count)]
+    assert all(isinstance(item, Rejected) and item.reason == "truncated" for item in parsed[finished:])
+    assert len(parsed) <= min(finished + 1, count)
+    assert sample.task.parse(whole, sample.mistake, style="chat", count=count, cut=False) == wanted[:count]
 
 
 def test_what_describes_a_task_has_a_fingerprint(sample: Sample) -> None:
@@ -157,7 +199,7 @@ def test_what_describes_a_task_has_a_fingerprint(sample: Sample) -> None:
 
 
 @settings(deadline=None)  # other work shares the cores
-@given(reply=st.text(), style=st.sampled_from(STYLES), count=st.integers(1, 3), cut=st.booleans())
+@given(reply=st.text(), style=st.sampled_from(STYLES), count=st.integers(1, 8), cut=st.booleans())
 @pytest.mark.parametrize("make", [classification, gsm8k])
 def test_parse_never_raises(make, reply: str, style: str, count: int, cut: bool) -> None:  # type: ignore[no-untyped-def]
     sample = make()
@@ -236,6 +278,16 @@ def test_what_cannot_be_loaded_is_the_users_mistake(name: str, options: dict[str
     with pytest.raises(UserError) as raised:
         load_task(name, options)
     assert said in str(raised.value)
+
+
+def test_a_task_written_for_an_earlier_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how_to_file = (inspect.getdoc(tasks) or "").split("my_task.py:\n", 1)[1].split("\nSmall changes", 1)[0]
+    old = textwrap.dedent(how_to_file).replace("mistake, asked)", "mistake, peers, *, style, count, show_wrong_answer)")
+    (tmp_path / "old_task.py").write_text(old)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match=r"teacher_prompt takes \(mistake, asked\).*asked\.peers"):
+        load_task("old_task:Antonyms", {})
 
 
 def test_a_broken_task_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

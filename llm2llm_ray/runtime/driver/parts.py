@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
-from llm2llm_ray.config import Config, EngineConfig
-from llm2llm_ray.config.schedule import per_wrong
+from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig
+from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
 from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
@@ -163,9 +163,9 @@ class Parts:
         """Requests that keep all replicas busy."""
         return max(256 if self.inputs.device == "gpu" else 64, engine.replicas * engine.max_num_seqs)
 
-    def settings(self) -> Any:
-        """One-shot asks for everything after the first student: the same number of requests, in one round."""
-        return self.config.augmentation.model_copy(update={"per_wrong": per_wrong(self.config)})
+    def settings(self) -> AugmentationConfig:
+        """As the teacher's role goes by them."""
+        return asking(self.config)
 
     def _stream(
         self,

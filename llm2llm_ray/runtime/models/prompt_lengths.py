@@ -14,6 +14,7 @@ from typing import Any
 
 from llm2llm_ray.asking.answer_length import LEAST_ANSWER, answer_room
 from llm2llm_ray.config import Config
+from llm2llm_ray.config.schedule import asking, num_iterations, rows_per_call
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
@@ -24,6 +25,8 @@ from llm2llm_ray.types import Example, Graded, Prompt
 _NAMED = 3
 _MERGE = "teacher.system_message=merge puts the system message into the user's, where that is what it refuses"
 _ALL_PEERS = 10_000
+_CALLS = 16
+"""About one row whose prompts are compared: later ones say the same in turn (tasks/angles.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +153,19 @@ def _evaluated(config: Config, checked: Checked) -> Iterator[tuple[str, list[Exa
 
 def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
     """The longest prompt that each row that can be wrong can make: beside the longest examples, with the longest answer shown."""
-    most, context = config.teacher.max_tokens, config.teacher.engine.max_model_len
-    peers = Peers(checked.task, checked.splits.seed)
-    augment = Augment(
-        checked.task, _Longest(peers), teacher=config.teacher, settings=config.augmentation, iteration=0, run_seed=config.run.seed
-    )
+    most, context, settings = config.teacher.max_tokens, config.teacher.engine.max_model_len, asking(config)
+    peers = _Longest(checked.task, checked.splits.seed)
+    augment = Augment(checked.task, peers, teacher=config.teacher, settings=settings, iteration=0, run_seed=config.run.seed)
+    rounds = max(1, num_iterations(config) - 1)
+    calls = min(_CALLS, rounds * len(rows_per_call(settings.per_wrong, settings.per_call)))
     (name, rows), *_ = _evaluated(config, checked)
     mistakes = [*rows, *_grown(config, rows)]
     misfits = []
     for row in mistakes:
-        said = " word" * config.evaluation.max_tokens if config.augmentation.show_wrong_answer else ""
-        request = augment.request(Graded(example=row, completion=said, answer=None, correct=False), 0, 0)
-        prompt = len(_chat_ids(tokenizer, request.prompt, _MERGE))
+        said = " word" * config.evaluation.max_tokens if settings.show_wrong_answer else ""
+        mistake = Graded(example=row, completion=said, answer=None, correct=False)
+        prompts = (augment.request(mistake, ordinal, 0).prompt for ordinal in range(calls))
+        prompt = len(_chat_ids(tokenizer, max(prompts, key=_characters), _MERGE))
         if answer_room(prompt, max_tokens=most, context=context) != most:
             misfits.append(Misfit(row.id, prompt + most, f"the teacher's prompt may have {prompt} tokens"))
     yield from _told(
@@ -206,15 +210,24 @@ def _chat_ids(tokenizer: Any, prompt: Prompt, remedy: str) -> list[int]:
         raise UserError(f"teacher.model: its chat template refuses this task's prompt ({refused}); {remedy}") from None
 
 
-class _Longest(Peers):
-    """The longest examples that can stand beside a wrong one, instead of drawn ones."""
+def _characters(prompt: Prompt) -> int:
+    return len(prompt.text) + sum(len(message.content) for message in prompt.messages)
 
-    def __init__(self, peers: Peers) -> None:
-        self._peers = peers
+
+class _Longest(Peers):
+    """The longest examples that can stand beside a wrong one, instead of drawn ones; of any group that it may be taken for."""
 
     def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
-        others = self._peers.beside(mistake, _ALL_PEERS, draw)
-        return nlargest(count, others, key=lambda e: len(e.input) + len(e.output))
+        return nlargest(count, super().beside(mistake, _ALL_PEERS, draw), key=_size)
+
+    def confused(self, mistake: Graded, count: int, draw: str) -> list[Example]:
+        own = self._task.group(mistake.example)
+        others = (nlargest(count, rows, key=_size) for group, rows in self._groups.items() if group != own)
+        return max(others, key=lambda rows: sum(map(_size, rows)), default=[])
+
+
+def _size(row: Example) -> int:
+    return len(row.input) + len(row.output)
 
 
 def _from(checked: Checked, name: str) -> str:
