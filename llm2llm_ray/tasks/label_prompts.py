@@ -113,7 +113,9 @@ def _real(names: LabelSet, rows: Sequence[Example], label: str) -> list[str]:
 def _mistake(names: LabelSet, mistake: Graded, asked: Asked) -> list[str]:
     wrong = mistake.example
     label = _quoted(wrong.output)
-    lines = [f"The student got this {names.item} wrong:", _quoted(wrong.input)]
+    # Without an answer the row may be one that the student got right (augmentation.targets: random).
+    got = "The student got this {} wrong:" if asked.show_wrong_answer else "The student should learn from this {}:"
+    lines = [got.format(names.item), _quoted(wrong.input)]
     lines.append(f"Its right label: {label}{names.meaning(wrong.output, ' ({})')}")
     if not asked.show_wrong_answer:
         return ["\n".join(lines)]
@@ -138,7 +140,7 @@ def _request(names: LabelSet, wrong: Example, asked: Asked) -> str:
     label, one = _quoted(wrong.output), asked.count == 1
     new = f"1 new {names.item}" if one else f"{asked.count} new {names.items}"
     lines = [
-        f"Write {new} with the label {label} that would teach the student what it missed here: what makes such a {names.item} "
+        f"Write {new} with the label {label} that would teach the student what matters here: what makes such a {names.item} "
         f"{label}, in other situations and other words. Copy nothing that is shown above."
     ]
     if not one:

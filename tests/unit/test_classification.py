@@ -69,7 +69,7 @@ def test_chat_prompt_shows_labels_mistake_and_form() -> None:
     assert json.loads(user.rpartition("form, with 2 examples in the list: ")[2]) == {
         "examples": [{"text": "...", "label": "LOC"}] * 2
     }
-    assert "HUM" not in user
+    assert "HUM" not in user and "wrong" not in user, "it may be a row that the student got right"
 
 
 def test_the_wrong_answer_is_shown_as_a_label_with_real_examples_of_it() -> None:
@@ -82,7 +82,7 @@ def test_the_wrong_answer_is_shown_as_a_label_with_real_examples_of_it() -> None
         f'The student took it for: "HUM" ({TREC["HUM"]})\n\n'
         'Real questions with the label "HUM":\n- "Who is Ann ?"\n- "Who made it ?"\n'
         'These are "HUM", not "LOC". Make the difference clear in what you write.\n\n'
-        'Write 1 new question with the label "LOC" that would teach the student what it missed here: what makes such a question '
+        'Write 1 new question with the label "LOC" that would teach the student what matters here: what makes such a question '
         '"LOC", in other situations and other words. Copy nothing that is shown above.\n'
         '"LOC" (a place) must be right for it beyond doubt, and no other label of the list, even if the text mentions something '
         "that another label is about.\n"
