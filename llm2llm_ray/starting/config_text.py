@@ -66,7 +66,7 @@ def _task(of: Written) -> list[str]:
     for role, file in of.files.items():
         meaning = {
             "seed": "what the student is trained on",
-            "dev": "no training row is near to one; `evaluation.error_source: dev` takes errors from them",
+            "dev": "held out; `evaluation.error_source: dev` takes errors from them",
             "test": "read once, at the end",
         }[role]
         lines.append(f"  {role}: {scalar(file)}  # {len(of.rows[role])} rows: {meaning}")
