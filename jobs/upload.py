@@ -74,7 +74,7 @@ def _paths(config: Config) -> Iterable[tuple[str, str]]:
     task, teacher = config.task, config.teacher
     values = {"task.data": task.data, "task.seed": task.seed, "task.dev": task.dev, "task.test": task.test}
     values |= {"student.model": config.student.model, "evaluation.recorded_answers": config.evaluation.recorded_answers}
-    values |= {"teacher.model": None if teacher.kind == "openai" else teacher.model}
+    values |= {"teacher.model": None if teacher.kind == "openai" else teacher.model, "teacher.replies": teacher.replies}
     return [(name, value) for name, value in values.items() if value]
 
 

@@ -10,12 +10,14 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm2llm_ray.asking.no_answer import NOT_RECORDED, remedy
 from llm2llm_ray.asking.openai_client import check_surroundings
+from llm2llm_ray.asking.recorded import About, RecordedReplies, read_recorded
 from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.rounds.first_requests import first_requests
+from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -25,6 +27,8 @@ from llm2llm_ray.tasks.task import Task
 class Checked:
     task: Task
     splits: Splits
+    recorded: About | None = None
+    """What the file of the teacher's recorded replies says of itself."""
 
     def notices(self, most: int = 10) -> list[str]:
         """Seed rows that a person should look at, `most` of them by name; the seeds' manifest has all."""
@@ -51,15 +55,20 @@ def check(config: Config, base_dir: str | Path) -> Checked:
             "evaluation.test is on, but task.data has no test file; name one in task.test, or set evaluation.test=false to run "
             "without a final accuracy"
         )
-    _teacher(config, task, splits)
+    recorded = _teacher(config, task, splits)
     if config.evaluation.recorded_answers:
         ScriptedStudent(config.evaluation.recorded_answers)
-    return Checked(task=task, splits=splits)
+    return Checked(task=task, splits=splits, recorded=recorded)
 
 
-def _teacher(config: Config, task: Task, splits: Splits) -> None:
+def _teacher(config: Config, task: Task, splits: Splits) -> About | None:
     teacher = config.teacher
-    if teacher.kind == "scripted":
+    given = teacher.model if teacher.kind == "recorded" else teacher.replies
+    replies = None if given is None else read_recorded(given)
+    if teacher.kind == "recorded":
+        assert replies is not None
+        _check_some_recorded(replies, config, task, splits)
+    elif teacher.kind == "scripted":
         ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
     elif teacher.kind == "openai":
         check_surroundings(teacher)
@@ -75,3 +84,19 @@ def _teacher(config: Config, task: Task, splits: Splits) -> None:
                 await client.aclose()
 
         asyncio.run(probe())
+    return None if replies is None else replies.about
+
+
+def _check_some_recorded(replies: RecordedReplies, config: Config, task: Task, splits: Splits) -> None:
+    """Where a prompt does not hold what the student will say, it is known now whether the file is for this run at all."""
+    if config.augmentation.show_wrong_answer:
+        return
+    asked = 0
+    for request in first_of_every_row(config, task, splits):
+        asked += 1
+        if request in replies:
+            return
+    raise UserError(
+        f"teacher.model: {replies.about.file} ({replies.about.replies} replies) has none to what is asked first about any of the "
+        f"{asked} rows: {remedy(NOT_RECORDED)}"
+    )

@@ -1,4 +1,4 @@
-"""Engines that only take time: a Serve deployment whose answer comes after `service_s` seconds in one of `slots` slots.
+"""Engines that only take time: the server of recorded replies, with made-up ones in place of a file (a million would fill none).
 
 Everything around them is the real thing: Ray, Serve's router, the tokenizer, Ray Data, reply store, gates, commit. So what
 is measured with them is what the loop itself costs, at replica counts and row counts that no model could serve here.
@@ -18,8 +18,10 @@ from typing import Any
 
 from ray import serve
 
+from llm2llm_ray.config import EngineConfig
 from llm2llm_ray.runtime.environment import SERVE, values
-from llm2llm_ray.runtime.serving.engines import queues
+from llm2llm_ray.runtime.serving.engines import deployment_options
+from llm2llm_ray.runtime.serving.replies_server import TimedServer
 from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Prompt, Rejected
 
@@ -65,22 +67,17 @@ class Agreement(Task):
         return [Draft(input=line, output=RIGHT) for line in reply.split("\n")[:count]]
 
 
-class ServiceTimeEngine:
-    """The verbs of `EngineServer` that a run uses. Replies are as large as a real engine's."""
+class ServiceTimeEngine(TimedServer):
+    """Answers both roles from what it is asked alone, whatever weights are meant. Replies are as large as a real engine's."""
 
-    def __init__(self, service: ServiceTime, role: str, sha: str) -> None:
-        self._service, self._role, self._sha = service, role, sha
-        self._slots = asyncio.Semaphore(service.slots)
-        self._replica = serve.get_replica_context().replica_id.to_full_id_str()
+    def __init__(self, service: ServiceTime, role: str) -> None:
+        super().__init__(slots=service.slots, service_s=service.service_s)
+        self._service, self._role = service, role
         self._token_ids = list(range(1000, 1000 + service.reply_bytes // 4))
         self._padding = "." * service.reply_bytes
 
-    async def ask(
-        self, token_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, weights: tuple[str, str] | None
-    ) -> dict[str, Any]:
-        draw = zlib.crc32(array("I", token_ids).tobytes())
-        async with self._slots:
-            await asyncio.sleep(self._service.service_s)
+    def answer(self, asked: Sequence[int], sampling: Mapping[str, Any]) -> dict[str, Any]:
+        draw = zlib.crc32(array("I", asked).tobytes())
         if self._role == "student":
             head = WRONG if draw / 2**32 < self._service.wrong else RIGHT
         else:
@@ -89,23 +86,13 @@ class ServiceTimeEngine:
             "text": f"{head}\n{self._padding}"[: self._service.reply_bytes],
             "token_ids": self._token_ids,
             "finish_reason": "stop",
-            "prompt_tokens": len(token_ids),
+            "prompt_tokens": len(asked),
             "completion_tokens": len(self._token_ids),
-            "weights_sha": weights[1] if weights else self._sha,
-            "replica": self._replica,
-            "seconds": self._service.service_s,
         }
 
     async def ask_many(self, calls: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
         """A block of rows in one call: each of `calls` holds the arguments of one `ask`."""
         return list(await asyncio.gather(*[self.ask(*call) for call in calls]))
-
-    async def load(self, path: str, sha: str) -> dict[str, Any]:
-        self._sha = sha
-        return {"replica": self._replica, "weights_sha": sha, "seconds": 0.0}
-
-    async def identity(self) -> dict[str, Any]:
-        return {"replica": self._replica, "weights_sha": self._sha, "hand_offs": []}
 
 
 def made_up(seed: str, words: int = _ROW_WORDS) -> str:
@@ -118,13 +105,11 @@ def made_up_rows(count: int) -> Iterator[Example]:
 
 
 def serve_engine(app: str, role: str, replicas: int, service: ServiceTime) -> None:
-    """Bring `app` up with, or to, this many replicas; queues are as `runtime/serving/engines.py` sets them."""
-    deployment = serve.deployment(ServiceTimeEngine, name=role).options(
-        **queues(service.slots),
-        num_replicas=replicas,
-        ray_actor_options={"num_cpus": 0.01, "runtime_env": {"env_vars": values(SERVE)}},
-        graceful_shutdown_timeout_s=2,
-        version=f"{service}",  # the same version again is scaled in place
-        _internal=True,
-    )
-    serve.run(deployment.bind(service, role, "as started"), name=app, route_prefix=None)
+    """Bring `app` up with, or to, this many replicas; served as `runtime/serving/engines.py` serves, but for the CPU reserved."""
+    options = deployment_options(EngineConfig(replicas=replicas, max_num_seqs=service.slots)) | {
+        "ray_actor_options": {"num_cpus": 0.01, "runtime_env": {"env_vars": values(SERVE)}},
+        "graceful_shutdown_timeout_s": 2,
+    }
+    # The same version again is scaled in place.
+    deployment = serve.deployment(ServiceTimeEngine, name=role).options(**options, version=f"{service}", _internal=True)
+    serve.run(deployment.bind(service, role), name=app, route_prefix=None)

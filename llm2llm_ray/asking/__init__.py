@@ -5,6 +5,7 @@
 - `openai_service.py`: an OpenAI-compatible teacher, in parts: `openai_client.py` (key, certificates, proxies), `openai_reply.py`
   (what its answers mean), `openai_failure.py` (why there is none), `openai_remedy.py` (what to change), `redaction.py` (no keys).
 - `rate_limit.py`: requests and tokens per minute of one client; `budget.py`: what a whole run may ask.
+- `recorded.py`: a teacher's replies in a file, found by what was asked.
 - `scripted.py`: a teacher and a student from a file, for tests and for trying out a task of your own.
 
 Keeps: a request that failed is a `Reply` with an error, so one bad row never ends a run. Only a teacher that can serve

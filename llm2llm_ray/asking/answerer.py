@@ -28,16 +28,17 @@ _SERVICE = {"base_url", "request"}
 """Settings that other kinds of teacher than a service do not read."""
 _ACCESS = {
     "kind", "model", "engine", "budget", "in_flight", "api_key_env", "ca_file", "timeout_s", "max_retries", "requests_per_minute",
-    "tokens_per_minute", "latency_s",
+    "tokens_per_minute", "latency_s", "replies",
 }  # fmt: skip
-"""What is named apart (kind, model, engine, budget), and how a teacher is reached, which changes no reply."""
+"""What is named apart (kind, model, engine, budget), and how a teacher is reached, which changes no reply. A live teacher's
+`replies` are its own, of the same model to the same request; how far a budget reaches with them is for round_inputs.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
     """Example: Answerer(how="engine", model="0b95…", settings={"max_model_len": 1024, "dtype": "float32", …})"""
 
-    how: Literal["engine", "service", "script", "recording"]
+    how: Literal["engine", "service", "script", "replies", "recording"]
     model: str
     """sha of an engine's weights and tokenizer, or of a file's content; a service's name, behind which it may change."""
     settings: Mapping[str, Any]
@@ -69,12 +70,15 @@ def recording(sha: str, generation: int) -> Answerer:
 
 
 def teacher(config: TeacherConfig, sha: str) -> Answerer:
-    """`sha`: of the weights that are served, or of the script's content; of no use for a service."""
+    """`sha`: of the weights that are served, or of the file's content; of no use for a service."""
     if config.kind == "serve":
         return engine(sha, config.engine)
     if config.kind == "scripted":
         assert sha, "a script without the sha of its content"
         return Answerer(how="script", model=sha, settings={})
+    if config.kind == "recorded":
+        assert sha, "a file of replies without the sha of its content"
+        return Answerer(how="replies", model=sha, settings={})
     return Answerer(how="service", model=config.model, settings=config.model_dump(mode="json", exclude=_IN_REQUEST | _ACCESS))
 
 

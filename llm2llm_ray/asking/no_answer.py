@@ -1,7 +1,8 @@
 """Why a request got no answer: the first word of `Reply.error`, what it means for the row, and what a person can do about it.
 
-Three kinds: what passes by itself (nobody was reached), what was refused (asking again as things are gives the same), and a
-budget that is used up, which is what was wanted.
+Four kinds: what passes by itself (nobody was reached), what was refused (asking again as things are gives the same), what a file
+of recorded replies does not have, and a budget that is used up. The last two are what was wanted: counted and told, they hold a
+stage up only where nothing else came of it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 UNAVAILABLE = "unavailable"
 PASSING = frozenset({UNAVAILABLE})
 NO_BUDGET = "budget_exhausted"
+NOT_RECORDED = "not_recorded"
+WANTED = frozenset({NO_BUDGET, NOT_RECORDED})
 
 _ANSWERED = frozenset({"content_filter", "no_content", "no_choices"})
 """The service did answer, and takes its price for it; there was only no text in it."""
@@ -17,6 +20,8 @@ _REMEDIES = {
     "chat_template": "set teacher.system_message=merge, or teacher.style=completion",
     "refused": "change what the engine objects to",
     "content_filter": "use a teacher without that filter, or leave such rows out",
+    NOT_RECORDED: "the file was made for other prompts (task, augmentation, teacher.style), other rows or fewer rounds: give one "
+    "that has them, set run.iterations to as many as it has, or let a live teacher answer what it lacks (teacher.replies)",
     "no_content": "raise the model's max_tokens: reasoning may have used them up",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 REASONS: Mapping[str, str] = {
     "teacher_error": "the teacher gave no reply",
+    "not_recorded": "not in the file of recorded replies",
     "truncated": "cut off by teacher.max_tokens = {max_tokens}",
     "empty": "no letter, digit or symbol in the input, no output, or no reply",
     "malformed": "control characters, chat markup, or a reply not in the form that was asked for",

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from llm2llm_ray.cli.run_argument import Run, find_run
 from llm2llm_ray.cli.terminal import console, size
+from llm2llm_ray.errors import UserError
 from llm2llm_ray.history.comparison import Comparison, Line, compared
+from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.history.summary import WHO
 from llm2llm_ray.terminal_text import shown
 
@@ -83,6 +85,15 @@ def _difference(found: Comparison, names: tuple[str, str]) -> str:
     )
 
 
+def _export_replies(record: RunRecord, path: Path) -> None:
+    from llm2llm_ray.export.replies import export_replies
+
+    done = export_replies(record, path)
+    left_out = f"; {done.left_out} were stored without all of their prompt and are not in it" if done.left_out else ""
+    told = f"{done.path}: {done.replies} replies, {size(path.stat().st_size)}{left_out}"
+    console(markup=False).print(shown(told), soft_wrap=True)
+
+
 def export(
     run: Run,
     out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="exports/NAME")] = None,
@@ -91,14 +102,25 @@ def export(
     ] = None,
     only: Annotated[Part | None, typer.Option(help="One of the two instead of both.", show_default="both")] = None,
     no_test: Annotated[bool, typer.Option("--no-test", help="Leave the dev and test rows out of the dataset.")] = False,
+    replies: Annotated[
+        Path | None, typer.Option(help="Write the teacher's replies to this file, and nothing else.", show_default=False)
+    ] = None,
 ) -> None:
     """Write OUT/dataset (a Hugging Face dataset folder with its card) and OUT/student (a model folder with its card).
 
     The dataset has the splits train and, unless --no-test is given, validation and test: the run's dev and test rows.
 
+    With --replies it writes one JSONL file (gzipped, if its name ends in .gz) with which anybody repeats the run and needs no
+    key (teacher.kind=recorded). It holds the prompts, and so the rows that they show.
+
     Example: llm2llm export demo --out /tmp/demo --no-test
     """
     record = find_run(run)
+    if replies is not None:
+        if out or only or no_test or iteration is not None:
+            raise UserError("--replies: writes one file and nothing else; give it without --out, --iteration, --only, --no-test")
+        _export_replies(record, replies)
+        return
     from llm2llm_ray.export.facts import facts
     from llm2llm_ray.export.folders import check_free, export_dataset, export_student
 

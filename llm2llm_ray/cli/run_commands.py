@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llm2llm_ray.asking.recorded import About
 from llm2llm_ray.cli.terminal import console, errors
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
@@ -60,6 +61,8 @@ def _looked_at(config: Path, set_: list[str] | None) -> tuple[Config, Checked]:
     resolved = load_config(config, set_)
     checked = check(resolved, config.parent)
     _warn(resolved)
+    if checked.recorded:
+        console(markup=False).print(shown(_teacher(resolved, checked.recorded)), soft_wrap=True)
     for line in checked.notices():
         errors.print(shown(line), soft_wrap=True)
     return resolved, checked
@@ -79,6 +82,14 @@ def evaluate(
     with Progress(resolved) as progress:
         told = examine(resolved, checked, model, progress.show)
     render_exam(told, console())
+
+
+def _teacher(config: Config, about: About) -> str:
+    """Example: "Teacher: recorded replies of a model, data/replies.jsonl (256 replies; made …); nobody is asked." """
+    held = f"{about} ({about.replies} replies{f'; {about.made}' if about.made else ''})"
+    if config.teacher.kind == "recorded":
+        return f"Teacher: {held}; nobody is asked."
+    return f"Teacher: {config.teacher.model}, asked only for what is not in {held}."
 
 
 def _warn(config: Config, *, exam_only: bool = False) -> None:

@@ -66,11 +66,15 @@ class RequestConfig(Section):
 
 
 class TeacherConfig(Section):
-    """Who writes new examples: a vLLM deployment of ours, an OpenAI-compatible service, or a script."""
+    """Who writes new examples: a vLLM deployment of ours, an OpenAI-compatible service, recorded replies, or a script."""
 
-    kind: Literal["serve", "openai", "scripted"] = "serve"
+    kind: Literal["serve", "openai", "recorded", "scripted"] = "serve"
     model: str
-    """serve: like student.model. openai: the service's name for it. scripted: a JSONL file of replies."""
+    """serve: like student.model. openai: the service's name for it. recorded: a JSONL file of replies to these very prompts
+    (docs/recorded-replies.md). scripted: a JSONL file of replies to whatever is asked."""
+    replies: str | None = None
+    """serve, openai: a file as for `recorded`. The teacher is asked only for what it has not said there already, sampled in the
+    same way; what comes from the file costs no budget."""
     style: Literal["chat", "completion"] = "chat"
     """`completion` lets a base or very small model continue a list of real examples."""
     system_message: Literal["keep", "merge"] = "keep"
@@ -79,6 +83,7 @@ class TeacherConfig(Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
     engine: EngineConfig = EngineConfig()
+    """recorded: replicas, max_replicas and max_num_seqs (replies that a replica gives at once) count, nothing else."""
     in_flight: int | None = Field(default=None, ge=1)
     """Teacher requests open at once; None: 64 on CPU and for services, 256 on GPU."""
     base_url: str | None = None
@@ -95,12 +100,19 @@ class TeacherConfig(Section):
     tokens_per_minute: int | None = Field(default=None, ge=1)
     budget: BudgetConfig = BudgetConfig()
     latency_s: float = Field(default=0.0, ge=0)
-    """scripted only: service time of each reply, for trying out overlap."""
+    """recorded, scripted: service time of each reply, for trying out overlap and replicas."""
+
+    @property
+    def served(self) -> bool:
+        """Whether it is a Ray Serve application of the run."""
+        return self.kind in ("serve", "recorded")
 
     @model_validator(mode="after")
     def _complete(self) -> TeacherConfig:
         if self.kind == "openai" and not self.base_url:
             raise ValueError("teacher.kind openai needs teacher.base_url")
+        if self.replies is not None and self.kind not in ("serve", "openai"):
+            raise ValueError(f"teacher.replies is for a teacher that is asked for the rest (serve, openai), not for {self.kind}")
         _check_address(self.base_url)
         if self.budget.money and not (
             self.budget.price_per_million_prompt_tokens or self.budget.price_per_million_completion_tokens

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm2llm_ray.asking.openai_client import check_surroundings
+from llm2llm_ray.asking.recorded import read_recorded
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
@@ -19,7 +20,8 @@ from llm2llm_ray.machine import Machine, free_gib
 from llm2llm_ray.model_cache import cache_folder, converted_folder
 from llm2llm_ray.packaged_models import PREFIX, PackagedModel, SplitFile, packaged
 from llm2llm_ray.planning.memory import holders, least_memory
-from llm2llm_ray.planning.plan import Resource, device_here, disk, resources
+from llm2llm_ray.planning.plan import device_here, disk
+from llm2llm_ray.planning.resources import Resource, resources
 
 
 def fitting(config: Config, machine: Machine) -> Iterator[Finding]:
@@ -88,6 +90,14 @@ def _teacher(config: Config) -> Iterator[Finding]:
             yield mend("teacher", what, command)
         else:
             yield ok("teacher", f"the key of {teacher.base_url} is in {teacher.api_key_env} (not tried; `run --dry-run` does)")
+    field, given = ("model", teacher.model) if teacher.kind == "recorded" else ("replies", teacher.replies)
+    if given is not None:
+        try:
+            about = read_recorded(given).about
+        except UserError as error:
+            yield mend("teacher", str(error), f"teacher.{field}: name another file")
+        else:
+            yield ok("teacher", f"{about}: {about.replies} in all")
     if teacher.kind == "scripted" and not Path(teacher.model).is_file():
         yield mend("teacher", f"there is no script {teacher.model}", "teacher.model: name a JSONL file of replies")
 

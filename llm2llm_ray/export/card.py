@@ -133,7 +133,7 @@ def _made_by(facts: Facts) -> list[str]:
         *table(
             ("what", "value"),
             [
-                ("teacher", escaped(teacher_name(teacher))),
+                ("teacher", escaped(teacher_name(teacher, facts.record.recorded_replies))),
                 ("student", escaped(model_name(str(facts.config["student"]["model"])))),
                 ("task", escaped(facts.config["task"]["name"])),
                 ("errors from", f"the {facts.config['evaluation']['error_source']} rows"),
@@ -147,11 +147,13 @@ def _made_by(facts: Facts) -> list[str]:
 
 def _licence(facts: Facts, what: str, known: str) -> list[str]:
     teacher = facts.config["teacher"]
-    of_teacher = None if teacher["kind"] == "openai" else licence_of(str(teacher["model"]))
+    told = facts.record.recorded_replies
+    model = (told or {}).get("model", "") if teacher["kind"] == "recorded" else teacher["model"]
+    of_teacher = None if teacher["kind"] == "openai" else licence_of(str(model))
     return [
         "", "## Licence", "",
         f"- {what}: {known}.",
-        f"- What the teacher wrote ({escaped(teacher_name(teacher))}): the model's licence is {of_teacher or UNKNOWN}."
+        f"- What the teacher wrote ({escaped(teacher_name(teacher, told))}): the model's licence is {of_teacher or UNKNOWN}."
         + ("" if of_teacher else " Its terms may say what its text may be used for."),
     ]  # fmt: skip
 

@@ -33,9 +33,18 @@ def model_name(model: str) -> str:
     return hub_id(model) or model.rstrip("/").rpartition("/")[2]
 
 
-def teacher_name(teacher: Mapping[str, Any]) -> str:
-    """`teacher` is the config's section. Example: "HuggingFaceTB/SmolLM2-360M-Instruct (served by the run)"."""
-    kind = {"serve": "served by the run", "openai": "an OpenAI-compatible service", "scripted": "a script of replies"}
+def teacher_name(teacher: Mapping[str, Any], recorded: Mapping[str, Any] | None = None) -> str:
+    """`teacher` is the config's section, `recorded` what a file of replies says of itself.
+
+    Example: "HuggingFaceTB/SmolLM2-360M-Instruct (served by the run)"
+    """
+    kind = {
+        "serve": "served by the run", "openai": "an OpenAI-compatible service", "scripted": "a script of replies",
+        "recorded": "recorded replies",
+    }  # fmt: skip
+    if teacher["kind"] == "recorded":
+        said = (recorded or {}).get("model") or "an unnamed model"
+        return f"{said} ({kind['recorded']}: {model_name(str(teacher['model']))})"
     name = str(teacher["model"]) if teacher["kind"] == "openai" else model_name(str(teacher["model"]))
     if teacher["kind"] == "serve" and (known := packaged(str(teacher["model"]))):
         name += f", rounded to {known.packed}"

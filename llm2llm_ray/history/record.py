@@ -98,6 +98,24 @@ class RunRecord:
         config: dict[str, Any] = self.files.read_json(named[-1] if named else list(self.files.list("configs"))[-1])
         return config
 
+    @property
+    def recorded_replies(self) -> dict[str, Any] | None:
+        """What the file of recorded replies of the last start says of itself (`asking.recorded.About`); None without one."""
+        for event in reversed(self.events):
+            if event["event"] == "started":
+                return None
+            if event["event"] == "recorded_replies":
+                return dict(event)
+        return None
+
+    @property
+    def teacher(self) -> str:
+        """Whose replies they are, as a person is told: a file says nothing of who wrote it."""
+        told, teacher = self.recorded_replies, self.config["teacher"]
+        if teacher["kind"] == "recorded" and told is not None:
+            return f"recorded replies of {told['model'] or 'an unnamed model'}, {told['file']}"
+        return str(teacher["model"])
+
     @cached_property
     def events(self) -> list[dict[str, Any]]:
         """{"time": Unix seconds, "event": name, ...}: started, driver_started, engines_up, stage_started, stage_finished,

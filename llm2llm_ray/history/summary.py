@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llm2llm_ray.accuracy import unanswered
+from llm2llm_ray.asking.no_answer import NOT_RECORDED
 from llm2llm_ray.config import Config
+from llm2llm_ray.terminal_text import shown
 
 WHO = {
     "untrained": "untrained student",
@@ -26,6 +28,8 @@ def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     if exams:
         console.print(accuracy_table(exams))
         console.print(sentence(exams))
+    if "recorded_replies" in report:
+        console.print(replies_sentence(report["recorded_replies"]), markup=False, soft_wrap=True)
     console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
 
 
@@ -79,6 +83,15 @@ def accuracy_table(exams: Mapping[str, Any]) -> Table:
                 str(found["truncated"]),
             )
     return table
+
+
+def replies_sentence(told: Mapping[str, Any]) -> str:
+    """What a file of recorded replies was, and what it lacked or spared."""
+    of = f"recorded replies of {told['model'] or 'an unnamed model'}, {told['file']}"
+    if "given" in told:
+        return shown(f"Teacher: {told['given']} of its {told['stored']} replies are {of}; they cost nothing.")
+    lacked = f"{told['missing']} of the {told['asked']} requests of the rounds are not in it" if told["missing"] else ""
+    return shown(f"Teacher: {of}{f'; {lacked} ({NOT_RECORDED})' if lacked else ''}.")
 
 
 def sentence(exams: Mapping[str, Any]) -> str:

@@ -16,9 +16,9 @@ from llm2llm_ray.programs import largest_programs
 _TRAINING_BYTES = 16
 """Per parameter in float32: weights, gradients and Adam's two moments, over all workers together."""
 _ENGINE_BYTES = {True: 2, False: 4}
-_WORKER_GIB, _REPLICA_GIB, _AROUND_GIB = 0.4, 1.0, 2.8
-"""Without their models, measured on a run with a tiny one: a training worker; an engine and its replica; entrypoint, driver,
-askers, what Ray Train, Data and Serve run beside them, Ray's own."""
+_WORKER_GIB, _REPLICA_GIB, _REPLIES_GIB, _AROUND_GIB = 0.4, 1.0, 0.2, 2.8
+"""Without their models, measured on a run with a tiny one: a training worker; an engine and its replica; a replica of recorded
+replies; entrypoint, driver, askers, what Ray Train, Data and Serve run beside them, Ray's own."""
 
 
 def least_memory(config: Config, *, bf16: bool, exam_only: bool = False) -> float | None:
@@ -41,6 +41,8 @@ def least_memory(config: Config, *, bf16: bool, exam_only: bool = False) -> floa
         if teacher is None:
             return None
         found += _engine(teacher, config.teacher.engine, bf16)
+    elif config.teacher.kind == "recorded":
+        found += config.teacher.engine.replicas * _REPLIES_GIB
     return found
 
 

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from llm2llm_ray.config import Config, EngineConfig, Pool, StudentConfig
-from llm2llm_ray.config.schedule import asking, num_iterations, worker_cpus
+from llm2llm_ray.config import Config, StudentConfig, TeacherConfig
+from llm2llm_ray.config.schedule import asking, num_iterations
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.advice import advice
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.no_effect import no_effect
 from llm2llm_ray.planning.rates import Rates, rates_for
+from llm2llm_ray.planning.resources import Resource, resources
 from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
 from llm2llm_ray.preflight import Checked
 
@@ -58,18 +59,6 @@ class Step:
 
     def range(self, of: Callable[[Amount], float]) -> Range:
         return Range(low=of(self.low), expected=of(self.expected), high=of(self.high))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
-    """Something that runs and what it reserves in Ray. Logical CPUs are shares, not threads."""
-
-    what: str
-    count: int
-    cpus: float
-    gpus: float
-    """Of each."""
-    where: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,43 +174,15 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
         seconds += rates.student.seconds(amount.student_prompt_tokens, amount.student_tokens)
     if config.teacher.kind == "serve" and rates.teacher is not None:
         seconds += rates.teacher.seconds(amount.teacher_prompt_tokens - amount.cached_tokens, amount.teacher_tokens)
-    elif config.teacher.kind == "scripted":
-        seconds += amount.calls * config.teacher.latency_s / (config.teacher.in_flight or 64)
+    elif config.teacher.kind in ("recorded", "scripted"):
+        seconds += amount.calls * config.teacher.latency_s / _at_once(config.teacher)
     return seconds
 
 
-def resources(config: Config, device: str | None) -> list[Resource]:
-    """What the run reserves in Ray, as runtime.serving and runtime.training ask for it."""
-    cluster, found = config.cluster, []
-    on_gpu = device == "gpu"
-    engines: list[tuple[Pool, EngineConfig, bool]] = [
-        ("student", config.student.engine, config.evaluation.recorded_answers is None),
-        ("teacher", config.teacher.engine, config.teacher.kind == "serve"),
-    ]
-    for role, engine, ours in engines:
-        if ours:
-            found.append(
-                Resource(
-                    what=f"{role} engine (vLLM replica)",
-                    count=engine.replicas,
-                    cpus=0.1 + engine.tensor_parallel * (1 if on_gpu else 0.1),
-                    gpus=engine.tensor_parallel * cluster.gpus_per_engine if on_gpu else 0,
-                    where=_where(config, role),
-                )
-            )
-    found.append(
-        Resource(
-            what="training worker", count=config.student.workers, cpus=worker_cpus(cluster, on_gpu=on_gpu),
-            gpus=cluster.gpus_per_worker if on_gpu else 0, where=_where(config, "train"),
-        )
-    )  # fmt: skip
-    found.append(Resource(what="stream (read, ask, write)", count=4, cpus=0.1, gpus=0, where="any node"))
-    return found
-
-
-def _where(config: Config, pool: Pool) -> str:
-    labels = config.cluster.labels.get(pool, {})
-    return ", ".join(f"{key}={value}" for key, value in labels.items()) or "any node"
+def _at_once(teacher: TeacherConfig) -> int:
+    """Replies that are being given at the same time, where each takes `latency_s`."""
+    slots = teacher.engine.replicas * teacher.engine.max_num_seqs
+    return min(slots, teacher.in_flight or slots) if teacher.kind == "recorded" else teacher.in_flight or 64
 
 
 def disk(config: Config, device: str | None, *, answers: float, updates: int) -> Disk:
@@ -280,6 +241,10 @@ def _assumptions(
         told.append(f"Seconds: {rates.source}. Here: {machine.cores} cores of {machine.cpu}; nothing is scaled to it.")
         if config.teacher.kind == "openai":
             told.append("The teacher service's time is not known and not in the seconds.")
+    if config.teacher.kind == "recorded":
+        told.append(f"The teacher's replies are recorded ({config.teacher.model}): what is not in the file is not asked.")
+    elif config.teacher.replies:
+        told.append(f"Calls that {config.teacher.replies} has replies to are not made; here they are counted.")
     if config.student.method == "lora":
         told.append("Checkpoints of a LoRA adapter are not in the disk space.")
     return told

@@ -90,7 +90,7 @@ def _about(run: RunRecord) -> dict[str, Any]:
         "state": run.state,
         "task": config["task"]["name"],
         "student": config["student"]["model"],
-        "teacher": config["teacher"]["model"],
+        "teacher": run.teacher,
         "teacher_kind": config["teacher"]["kind"],
         "iterations": config["run"]["iterations"],
         "source": {"seed": "seed rows", "dev": "dev rows"}.get(config["evaluation"]["error_source"], "held-out seed rows"),

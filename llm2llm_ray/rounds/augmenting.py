@@ -15,7 +15,8 @@ from pathlib import PurePath
 from typing import Any
 
 from llm2llm_ray.accuracy import grade
-from llm2llm_ray.asking.no_answer import PASSING, reason_of
+from llm2llm_ray.asking.no_answer import NOT_RECORDED, PASSING, reason_of
+from llm2llm_ray.asking.recorded import lineage_name
 from llm2llm_ray.asking.request import AskModel, Request, merged_system, sampling_seed
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
@@ -130,7 +131,7 @@ class Augment:
         """One call: attempts until a draft passes, then all that pass; every reply's tokens and rejections are kept.
 
         `seen["teacher_error"]` is set where all attempts were refused, and where one met what passes by itself. That ends them:
-        the client has tried again already, and a run that goes on asks for this same one.
+        the client has tried again already, and a run that goes on asks for this same one. What is not recorded ends them, too.
         """
         settings, teacher, count = self._settings, self._teacher, self._count(ordinal)
         refused, replied = "", False
@@ -142,7 +143,10 @@ class Augment:
             seen["teacher_completion_tokens"] += reply.completion_tokens
             if reply.error:
                 refused = reason_of(reply.error)
-                rejected.append(_record(Rejected(reason="teacher_error", detail=reply.error), ordinal, attempt))
+                reason = "not_recorded" if refused == NOT_RECORDED else "teacher_error"
+                rejected.append(_record(Rejected(reason=reason, detail=reply.error), ordinal, attempt))
+                if refused == NOT_RECORDED:
+                    break
                 if refused in PASSING:
                     seen["teacher_error"] = refused
                     return []
@@ -156,7 +160,7 @@ class Augment:
                 attempt=attempt,
                 wrong_answer=mistake.completion,
                 prompt_sha=request.prompt_sha,
-                teacher=_name_of(teacher),
+                teacher=lineage_teacher(teacher, reply.model),
                 sampling_seed=int(request.sampling["seed"]),
             )
             passed: list[Candidate] = []
@@ -225,6 +229,11 @@ def _record(rejected: Rejected, ordinal: int, attempt: int) -> dict[str, Any]:
     return asdict(rejected) | {"ordinal": ordinal, "attempt": attempt}
 
 
-def _name_of(teacher: TeacherConfig) -> str:
-    """A script goes by its file's name: a row's lineage, and so its version, must not depend on where the file lies."""
+def lineage_teacher(teacher: TeacherConfig, replied: str) -> str:
+    """Who wrote a row: a recorded reply's own model (`replied`), so that a repeated run has the versions of the first.
+
+    A file goes by its name: a row's lineage, and so its version, must not depend on where the file lies.
+    """
+    if teacher.kind == "recorded":
+        return replied or lineage_name(teacher.model)
     return f"scripted:{PurePath(teacher.model).name}" if teacher.kind == "scripted" else teacher.model

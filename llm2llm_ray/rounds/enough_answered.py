@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm_ray.accuracy import Grades
-from llm2llm_ray.asking.no_answer import NO_BUDGET, PASSING, detail_of, reason_of, remedy
+from llm2llm_ray.asking.no_answer import NOT_RECORDED, PASSING, WANTED, detail_of, reason_of, remedy
 from llm2llm_ray.config import MaxUnanswered
 from llm2llm_ray.errors import TemporaryFailure, UserError
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.storage.files import Files
 
 _MOST_CHARACTERS = 400
+_KEPT = (
+    "The stage does not count as finished. What was answered is kept, and the same command goes on: it asks only for what is "
+    "missing"
+)
 _COLUMNS = ("error", "error_detail", "teacher_error", "rejected")
 
 
@@ -55,8 +59,9 @@ def check_answered(files: Files, result: Mapping[str, Any], limits: MaxUnanswere
     """`result`: the tally of a drained stream, and its folder. `stage`: as a person knows it, for instance "exam (first)".
 
     Raises UserError where too many rows were refused (somebody must mend or allow that), TemporaryFailure where too many were
-    not reached, and where no row at all was answered, whatever is allowed.
+    not reached, and where no row at all was answered or no request at all was recorded, whatever is allowed.
     """
+    _check_recorded(files, result, stage)
     graded = Grades.of(result)
     student = _gap("{} of {} rows have no answer", graded.evaluated, graded.errors)
     teacher = _gap("{} of {} rows got nothing from the teacher", result["rows_asked"], result["teacher_errors"])
@@ -71,9 +76,18 @@ def check_answered(files: Files, result: Mapping[str, Any], limits: MaxUnanswere
     raise UserError(message) if refused else TemporaryFailure(message)
 
 
+def _check_recorded(files: Files, result: Mapping[str, Any], stage: str) -> None:
+    asked, missing = result["asked"], result["rejected"].get(NOT_RECORDED, 0)
+    if asked and asked == missing:
+        said = _details(files, result["folder"]).get(NOT_RECORDED, "")
+        raise UserError(
+            f"{stage}: none of the {asked} requests to the teacher is recorded{said}; {remedy(NOT_RECORDED)}. {_KEPT}."
+        )
+
+
 def _gap(told: str, rows: int, errors: Mapping[str, int]) -> _Gap:
     passing = {reason: count for reason, count in errors.items() if reason in PASSING}
-    refused = {reason: count for reason, count in errors.items() if reason not in PASSING and reason != NO_BUDGET}
+    refused = {reason: count for reason, count in errors.items() if reason not in PASSING | WANTED}
     return _Gap(told=told, rows=rows, passing=passing, refused=refused)
 
 
@@ -82,16 +96,12 @@ def _message(gaps: Sequence[_Gap], details: Mapping[str, str], stage: str, limit
     for gap in gaps:
         why = ", ".join(f"{count} {reason}{details.get(reason, '')}" for reason, count in gap.reasons.items())
         told.append(f"{gap.told.format(gap.missing, gap.rows)}: {why}")
-    kept = (
-        "The stage does not count as finished. What was answered is kept, and the same command goes on: it asks only for what is "
-        "missing"
-    )
     if not refused:
-        return f"{stage}: {'; '.join(told)}. {kept}, so give it again when whoever was asked can be reached."
+        return f"{stage}: {'; '.join(told)}. {_KEPT}, so give it again when whoever was asked can be reached."
     remedies = [remedy(reason) for gap in gaps for reason in gap.refused]
     mend = "; ".join(dict.fromkeys(filter(None, remedies))) or "mend what the message says"
     allow = f"or allow more with evaluation.max_unanswered.refused (a share of the rows, now {limits.refused:g})"
-    return f"{stage}: {'; '.join(told)}. To go on, {mend}; {allow}: unanswered rows count as not right. {kept}."
+    return f"{stage}: {'; '.join(told)}. To go on, {mend}; {allow}: unanswered rows count as not right. {_KEPT}."
 
 
 def _details(files: Files, folder: str) -> dict[str, str]:
@@ -101,7 +111,7 @@ def _details(files: Files, folder: str) -> dict[str, str]:
         if row["error"]:
             said[row["error"]][row.get("error_detail") or ""] += 1
         elif row.get("teacher_error"):
-            errors = [item["detail"] for item in json.loads(row["rejected"]) if item["reason"] == "teacher_error"]
+            errors = [item["detail"] for item in json.loads(row["rejected"]) if item["reason"] in ("teacher_error", NOT_RECORDED)]
             said[row["teacher_error"]].update(detail_of(error) for error in errors if reason_of(error) == row["teacher_error"])
     found = {reason: max(sorted(texts), key=texts.__getitem__) for reason, texts in said.items() if texts}
     return {reason: f" ({text[:_MOST_CHARACTERS]})" for reason, text in found.items() if text}

@@ -5,7 +5,7 @@ Real prompts of the task with the settings of the run; the answer of another row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from heapq import nlargest
 
 from llm2llm_ray.asking.request import Request
@@ -23,11 +23,8 @@ _TRIED = 3
 
 def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Request]]:
     """Requests of each kind that the teacher gets, for the longest rows; a kind that the run does not ask is left out."""
+    role = _role(config, task, splits)
     sources = splits.error_source(config.evaluation.error_source)
-    role = Augment(
-        task, Peers(task, splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
-        run_seed=config.run.seed,
-    )  # fmt: skip
     asked = [role.request(imagined_mistake(task, row, splits.seed), 0, 0) for row in _longest(sources)]
     if not (config.evaluation.test and config.evaluation.teacher_on_test):
         return [asked]
@@ -37,6 +34,20 @@ def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Requ
     )  # fmt: skip
     # Of the seeds: the test rows are read at the end only.
     return [asked, [exam.request(row.id, row.input) for row in _longest(splits.seed)]]
+
+
+def first_of_every_row(config: Config, task: Task, splits: Splits) -> Iterator[Request]:
+    """What is asked first about each row that can be wrong, if it is in the first round; the student's answer is made up."""
+    role = _role(config, task, splits)
+    for row in splits.error_source(config.evaluation.error_source):
+        yield role.request(imagined_mistake(task, row, splits.seed), 0, 0)
+
+
+def _role(config: Config, task: Task, splits: Splits) -> Augment:
+    return Augment(
+        task, Peers(task, splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
+        run_seed=config.run.seed,
+    )  # fmt: skip
 
 
 def _longest(rows: Sequence[Example]) -> list[Example]:

@@ -51,11 +51,15 @@ def _weak(config: Config) -> dict[str, Any]:
     return {} if evaluation.judge_by == "greedy" else {"weak": {"judge_by": evaluation.judge_by}}
 
 
-def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str) -> dict[str, Any]:
+def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, peers: str, replies: str = "") -> dict[str, Any]:
     """The teacher's part of a round, beside `solved`. `settings` are as the role has them (`schedule.asking`), `peers` is the id
-    of the seeds."""
+    of the seeds.
+
+    `replies`: sha of `teacher.replies`. It changes no reply, and so no reply's key, but how far a budget reaches.
+    """
     unused = set() if settings.show_wrong_answer else {"examples_of_confused"}
     return {
+        **_given(replies),
         "teacher": answerer.described(),
         "request": request_settings(config.teacher),
         "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS | unused),
@@ -65,9 +69,12 @@ def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, 
     }
 
 
-def solved_by_teacher(config: Config, task: Task, answerer: Answerer, *, rows: str, shots: Sequence[Example]) -> dict[str, Any]:
+def solved_by_teacher(
+    config: Config, task: Task, answerer: Answerer, *, rows: str, shots: Sequence[Example], replies: str = ""
+) -> dict[str, Any]:
     """The teacher's own exam."""
     return {
+        **_given(replies),
         "rows": rows,
         "shots": fingerprint([asdict(shot) for shot in shots]),
         "request": {name: value for name, value in request_settings(config.teacher).items() if name not in SAMPLING},
@@ -98,6 +105,10 @@ def _exam(config: Config, task: Task, answerer: Answerer, *, held: bool) -> dict
         "task": dict(identity(task)),
         "evaluation": config.evaluation.model_dump(mode="json", exclude=_NOT_OF_ROWS),
     }
+
+
+def _given(replies: str) -> Mapping[str, str]:
+    return {"replies": replies} if replies else {}
 
 
 def _limits(budget: BudgetConfig) -> Mapping[str, Any]:

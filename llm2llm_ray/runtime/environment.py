@@ -219,6 +219,11 @@ def engine(run_folder: str, *, cpu_threads: int | None) -> dict[str, str]:
     return found if cpu_threads is None else found | values(CPU_ENGINE) | {"OMP_NUM_THREADS": str(cpu_threads)}
 
 
+def replies_server(run_folder: str) -> dict[str, str]:
+    """Of a replica that has no model."""
+    return {RUN_MARK: run_folder, **values(JOB[2:]), **values(SERVE)}
+
+
 def training_worker(run_folder: str, *, on_cpu: bool, threads: int | None) -> dict[str, str]:
     found = {RUN_MARK: run_folder, COMPUTES: "1", **values(JOB[2:])}
     if on_cpu:

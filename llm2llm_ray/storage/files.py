@@ -199,6 +199,15 @@ class Files:
         return Path(self._inside(path))
 
 
+def read_anywhere(path: str) -> bytes:
+    """The file at what `Files.absolute` gave, in a process that knows no run. Raises FileNotFoundError."""
+    if "://" not in path:
+        return Path(path).read_bytes()
+    filesystem, inner = pafs.FileSystem.from_uri(path)
+    with filesystem.open_input_stream(inner) as stream:
+        return bytes(stream.read())
+
+
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return

@@ -272,5 +272,5 @@ def test_the_command_line_is_these_commands_and_flags() -> None:
         "evaluate": ["config", "--model", "--set"], "tasks": [],
         "status": ["run"], "ls": ["folder"], "logs": ["run", "--follow", "-f", "--json"], "stop": ["run", "--wait"],
         "scale-teacher": ["run", "replicas"], "report": ["run", "--out"], "compare": ["run", "other"],
-        "export": ["run", "--out", "--iteration", "--only", "--no-test"], "gc": ["run", "--yes"],
+        "export": ["run", "--out", "--iteration", "--only", "--no-test", "--replies"], "gc": ["run", "--yes"],
     }  # fmt: skip

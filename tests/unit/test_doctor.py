@@ -196,6 +196,15 @@ def test_a_key_is_looked_for_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert about(mends(diagnose(demo(*service, "teacher.ca_file=none.pem"))), "teacher.ca_file none.pem: cannot be read").command
 
 
+def test_recorded_replies_are_read_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    recorded = ["teacher.kind=recorded", f"teacher.model={file}"]
+    assert about(mends(diagnose(demo(*recorded))), "mine.jsonl: cannot be read").command == "teacher.model: name another file"
+    file.write_text(json.dumps({"prompt": {"text": "a"}, "reply": "b", "model": "m"}))
+    found = diagnose(demo(*recorded))
+    assert exit_code(found) == 0 and about(found, f"recorded replies of m, {file}: 1 in all").level == "ok"
+
+
 def test_a_model_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM2LLM_CACHE", str(tmp_path))
     name = "qwen2.5-coder-1.5b-instruct"

@@ -24,6 +24,7 @@ from llm2llm_ray.export.held_answers import held_request
 from llm2llm_ray.export.licence import hub_id, licence_of, model_name
 from llm2llm_ray.export.markdown import escaped, json_block, table
 from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.report import render
 from llm2llm_ray.storage.replies import ReplyLog
 from llm2llm_ray.storage.versions import SCHEMA
 from llm2llm_ray.types import Example, Reply
@@ -268,3 +269,20 @@ def test_only_a_row_that_is_exported_is_shown_as_a_request(tmp_path: Path) -> No
 def test_a_student_that_was_not_held_has_no_such_part_in_its_card(toy: RunRecord, tmp_path: Path) -> None:
     export_student(facts(toy), tmp_path / "out")
     assert "Served as it was measured" not in card(tmp_path / "out")[1]
+
+
+def test_recorded_replies_are_told_as_those_of_their_model(tmp_path: Path) -> None:
+    """On the card and on the page; the card names no folder of the user's."""
+    writer = Writer(tmp_path / "run", config(teacher={"kind": "recorded", "model": "/home/me/replies.jsonl"}))
+    told = {"file": "/home/me/replies.jsonl", "sha": "5ha", "model": "A strong <model>", "made": "", "replies": 2}
+    record = writer.write("first iteration")
+    assert record.teacher == "/home/me/replies.jsonl", "a run that ended before it said what the file is"
+    writer.events.add("recorded_replies", **told)
+    record = RunRecord.open(record.files.root)
+    assert record.teacher == "recorded replies of A strong <model>, /home/me/replies.jsonl"
+    assert "recorded replies of A strong &lt;model&gt;, /home/me/replies.jsonl" in render(record)
+    export_dataset(facts(record), tmp_path / "out")
+    _, body = card(tmp_path / "out")
+    assert "A strong <model> (recorded replies: replies.jsonl)" in cells(body.replace("`", ""))
+    assert "/home/me" not in body
+    assert "the model's licence is unknown" in body

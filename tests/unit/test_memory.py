@@ -37,6 +37,10 @@ def machine(free_gib: float) -> Machine:
         (["student.method=lora"], 2 * ENGINE + WORKER + 2 * REPLICA + AROUND),
         ([f"evaluation.recorded_answers={DEMO}"], TRAINING + ENGINE + WORKER + REPLICA + AROUND),
         ([f"teacher={{kind: scripted, model: {DEMO}}}"], TRAINING + ENGINE + WORKER + REPLICA + AROUND),
+        (
+            [f"teacher={{kind: recorded, model: {DEMO}, engine: {{replicas: 3}}}}"],
+            TRAINING + ENGINE + WORKER + REPLICA + 3 * 0.2 + AROUND,
+        ),
     ],
 )
 def test_what_a_run_needs_by_counting(set_: list[str], gib: float) -> None:

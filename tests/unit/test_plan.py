@@ -129,6 +129,26 @@ def test_settings_change_what_is_planned(overrides: list[str], name: str, value:
     assert sum_of(planned(*overrides), name) == pytest.approx(value)
 
 
+def test_a_recorded_teacher_takes_replicas_and_its_service_time() -> None:
+    def recorded(*overrides: str) -> Plan:
+        teacher = "teacher={kind: recorded, model: mine.jsonl, latency_s: 100, engine: {replicas: 2, max_num_seqs: 4}}"
+        config = load_config(JOBS / "demo.yaml", [teacher, "evaluation.teacher_on_test=false", *overrides])
+        return plan(config, checked()[1], rates=known)
+
+    found = recorded()
+    teacher = next(item for item in found.resources if "teacher" in item.what)
+    assert (teacher.what, teacher.count, teacher.cpus, teacher.gpus) == (
+        "recorded teacher (Serve replica without a model)",
+        2,
+        0.1,
+        0,
+    )
+    assert "The teacher's replies are recorded (mine.jsonl): what is not in the file is not asked." in shown(found)
+    instant = recorded("teacher.latency_s=0")
+    assert found.seconds is not None and instant.seconds is not None
+    assert found.seconds.expected - instant.seconds.expected == pytest.approx(100 * sum_of(found, "calls") / 8)
+
+
 def test_one_shot_asks_for_as_many_rows_in_one_round() -> None:
     shares = Shares(wrong=0.5, accepted=1.0, attempts=1.0)
     once = planned("augmentation.one_shot=true", "evaluation.test=false", shares=shares)

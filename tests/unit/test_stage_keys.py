@@ -50,6 +50,7 @@ BASE: Mapping[str, Any] = {
 }  # fmt: skip
 SERVICE = {"teacher.kind": "openai", "teacher.base_url": "http://here/v1"}
 SCRIPT = {"teacher.kind": "scripted", "teacher.model": "replies.jsonl"}
+REPLIES = {"teacher.kind": "recorded", "teacher.model": "replies.jsonl"}
 RECORDED = {"evaluation.recorded_answers": "answers.jsonl"}
 LORA = {"student.method": "lora"}
 SAMPLED = {"evaluation.judge_by": "pass_rate"}
@@ -109,6 +110,7 @@ def inputs_of(config: Config) -> tuple[Inputs, list[Example]]:
         student_model=config.student.model, student_sha=f"sha of {config.student.model}", teacher_model=teacher.model,
         teacher_sha=script_sha(teacher.model) if teacher_sha is None else teacher_sha,
         recorded_sha=script_sha(recorded) if recorded else "",
+        replies_sha=script_sha(teacher.replies) if teacher.replies else "",
         seeds=version(splits.seed), dev=version(splits.dev), test=version(splits.test),
     )  # fmt: skip
     return inputs, splits.seed
@@ -274,6 +276,12 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.model", "other", TEACHES, {}),
     ("teacher.model", "other", TEACHES, SERVICE),
     ("teacher.model", "replies-2.jsonl", TEACHES, SCRIPT),
+    ("teacher.kind", "recorded", TEACHES, {"teacher.model": "replies.jsonl"}),
+    ("teacher.kind", "recorded", TEACHES, SCRIPT),
+    ("teacher.model", "replies-2.jsonl", TEACHES, REPLIES),
+    ("teacher.replies", "replies.jsonl", {R, C, X}, {}),  # no reply is asked again, but a budget reaches further
+    ("teacher.replies", "replies.jsonl", {R, C, X}, SERVICE),
+    ("teacher.replies", "replies-2.jsonl", {R, C, X}, {"teacher.replies": "replies.jsonl"}),
     ("teacher.style", "completion", {R, C, t}, {}),
     ("teacher.system_message", "merge", TEACHES, {}),
     ("teacher.temperature", 0.5, {R, C, t}, {}),
@@ -283,6 +291,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.engine.max_replicas", 2, NOTHING, {}),
     ("teacher.engine.max_model_len", 512, TEACHES, {}),
     ("teacher.engine.max_model_len", 512, NOTHING, SERVICE),
+    ("teacher.engine.max_model_len", 512, NOTHING, REPLIES),
     ("teacher.engine.max_num_seqs", 8, NOTHING, {}),
     ("teacher.engine.dtype", "bfloat16", TEACHES, {}),
     ("teacher.engine.kv_cache_gib", 1.0, NOTHING, {}),
@@ -308,6 +317,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.budget.price_per_million_prompt_tokens", 9.0, NOTHING, {}),
     ("teacher.budget.price_per_million_completion_tokens", 9.0, {R, C, X}, MONEY),
     ("teacher.latency_s", 0.1, NOTHING, SCRIPT),
+    ("teacher.latency_s", 0.1, NOTHING, REPLIES),
     ("augmentation.per_wrong", 2, {R, C}, {}),
     ("augmentation.per_call", 2, {R, C, t}, {"augmentation.per_wrong": 2}),
     ("augmentation.per_call", 2, {R, C, t}, {"augmentation.one_shot": True, "run.iterations": 3}),  # two are wanted in one round
@@ -418,6 +428,7 @@ def test_evaluate_examines_a_model_not_a_recording() -> None:
     ("file", "line", "base", "names"),
     [
         ("replies.jsonl", {"reply": "What does it cost?"}, SCRIPT, (R, C, X, t)),
+        ("replies.jsonl", {"reply": "What does it cost?"}, REPLIES, (R, C, X, t)),
         ("answers.jsonl", {"input": "parcel", "answers": [" billing"]}, RECORDED, (R, C, E, s)),
     ],
 )

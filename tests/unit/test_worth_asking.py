@@ -30,6 +30,8 @@ class Parts:
     config: Any
     right: Mapping[str, int]
     dev: DatasetVersion | None = DEV
+    recorded: int = 20
+    """Dev rows that the teacher's file has."""
 
     @property
     def inputs(self) -> Any:
@@ -43,17 +45,22 @@ class Parts:
 
     def _stream(self, who: str, rows: DatasetVersion) -> Stream:
         assert rows is DEV
-        told = [solved(row.id, correct=i < self.right[who]) for i, row in enumerate(TEST)]
+        told = [
+            solved(
+                row.id, correct=i < self.right[who], error="not_recorded" if who == "teacher" and i >= self.recorded else ""
+            )
+            for i, row in enumerate(TEST)
+        ]  # fmt: skip
         return Stream(self.files, told, about=who)
 
 
-def asking(folder: Path, right: Mapping[str, int], *, dev: bool = True, **sections: Any) -> WorthAsking:
+def asking(folder: Path, right: Mapping[str, int], *, dev: bool = True, recorded: int = 20, **sections: Any) -> WorthAsking:
     files = Files(str(folder))
     settings = config(**sections)
     versions = RecordedVersions(
         files, Classification(labels=["billing", "account"]), lambda: (), lambda: (), (), settings.augmentation
     )
-    parts = Parts(files, settings, right, DEV if dev else None)
+    parts = Parts(files, settings, right, DEV if dev else None, recorded)
     return WorthAsking(parts, versions, Events(files), ())  # type: ignore[arg-type]
 
 
@@ -103,3 +110,11 @@ def test_the_last_student_is_kept_where_nothing_is_chosen(tmp_path: Path) -> Non
     best = {"name": "toy", "keep": "best"}
     assert asking(tmp_path, {}, dev=False, run=best).kept(students) == 1
     assert asking(tmp_path, {"M0": 12, "M1": 3}, run=best).kept(students) == 0
+
+
+def test_a_teacher_whose_file_lacks_dev_rows_is_not_known_to_be_better(tmp_path: Path) -> None:
+    right = {"M0": 12, "teacher": 20}
+    told = asking(tmp_path / "told", right, recorded=15, evaluation=CHECKED)
+    assert told(student(0)) and told.teacher_check is not None and told.teacher_check["better"] is None
+    required = asking(tmp_path / "required", right, recorded=15, augmentation=REQUIRED)
+    assert not required(student(0)) and "5 of 20 dev rows are not in its file" in required.stopped

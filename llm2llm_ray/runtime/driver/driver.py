@@ -25,6 +25,7 @@ from llm2llm_ray.runtime.driver.evidence import collect
 from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
+from llm2llm_ray.runtime.driver.recorded_replies import came_of
 from llm2llm_ray.runtime.driver.tensorboard import Board
 from llm2llm_ray.runtime.driver.worth_asking import WorthAsking
 from llm2llm_ray.runtime.priority import stands
@@ -90,6 +91,8 @@ class Driver:
             "asking": worth.told(),
             "exams": exams,
         }
+        if self._inputs.replies_told:
+            report["recorded_replies"] = came_of(self._inputs.replies_told, config.teacher, iterations, self._files)
         self._board.close()
         self._stage("done", iterations[-1].index)
         return report
@@ -207,8 +210,8 @@ class Driver:
 
     def scale_teacher(self, replicas: int) -> dict[str, Any]:
         """Change the number of teacher replicas while the run goes on; with autoscaling, its lower bound."""
-        if self._inputs.config.teacher.kind != "serve":
-            raise UserError("this run serves no teacher (teacher.kind is not serve): there is nothing to scale")
+        if not self._inputs.config.teacher.served:
+            raise UserError("this run serves no teacher (teacher.kind is not serve or recorded): there is nothing to scale")
         if self._engines is None:
             raise UserError("the engines of this run are not up yet; try again in a moment")
         before, now = self._engines.scale("teacher", replicas)

@@ -43,12 +43,13 @@ def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
     """Writes evidence/logs.txt, metrics.prom, hand_offs.json and read.json (counts, and what could not be read) below the run."""
     not_read: set[str] = set()
     apps = [spec.app for spec in specs]
-    told = _told_by_replicas(apps, not_read)
-    answered = sum(replica["answered"] for replica in told)
+    told = _told_by_replicas(specs, not_read)
+    answered = sum(replica["answered"] for replica in told if not replica["recorded"])
+    recorded = sum(replica["answered"] for replica in told if replica["recorded"])
     hand_offs = [{"replica": replica["replica"], **proof} for replica in told for proof in replica["hand_offs"]]
     series, replicas = _series(apps, not_read)
     over = time.monotonic() + _SCRAPE_WAIT_S
-    while apps and time.monotonic() < over and _counted(series) < answered:
+    while time.monotonic() < over and _counted(series) < answered:
         time.sleep(_SCRAPE_EVERY_S)
         series, replicas = _series(apps, not_read)
     if _counted(series) < answered:
@@ -58,6 +59,7 @@ def collect(files: Files, specs: Sequence[EngineSpec]) -> dict[str, Any]:
     files.replace(f"{FOLDER}/metrics.prom", "\n".join(series).encode())
     files.replace(f"{FOLDER}/hand_offs.json", json.dumps(hand_offs, indent=1).encode())
     counts = {"log_lines": len(logs), "series": len(series), "hand_offs": len(hand_offs)}
+    counts |= {"recorded_replies": recorded} if recorded else {}
     return tell(files, {**counts, "not_read": sorted(not_read)})
 
 
@@ -66,9 +68,9 @@ def tell(files: Files, told: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _told_by_replicas(apps: Sequence[str], not_read: set[str]) -> list[dict[str, Any]]:
+def _told_by_replicas(specs: Sequence[EngineSpec], not_read: set[str]) -> list[dict[str, Any]]:
     try:
-        return [replica for app in apps for replica in identities(app)]
+        return [replica | {"recorded": spec.replies is not None} for spec in specs for replica in identities(spec.app)]
     except (RayError, RayServeException, TimeoutError) as error:
         not_read.add(f"how much the engines answered, and the proofs of what they loaded: {shortened(error)}")
         return []

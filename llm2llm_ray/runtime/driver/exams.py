@@ -7,12 +7,12 @@ all: more rows mean more updates, and more updates alone raise accuracy. A stude
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from llm2llm_ray.accuracy import Grades, grade, paired_difference
-from llm2llm_ray.asking.no_answer import NO_BUDGET
+from llm2llm_ray.asking.no_answer import NO_BUDGET, NOT_RECORDED
 from llm2llm_ray.config.schedule import updates_in_all
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.rounds.versioning import RecordedVersions
@@ -50,10 +50,10 @@ class Exams:
             self._sit("baseline", baseline)
         if config.evaluation.teacher_on_test:
             self._examine("teacher", self._parts.teacher_exam(inputs.test, seed_rows))
-            unpaid = self._told["teacher"]["errors"].get(NO_BUDGET, 0)
-            if unpaid:  # an accuracy over the rows that were paid for would be compared with those over all rows
+            missing = {reason: self._told["teacher"]["errors"].get(reason, 0) for reason in (NO_BUDGET, NOT_RECORDED)}
+            if any(missing.values()):  # an accuracy over the other rows would be compared with those over all rows
                 del self._told["teacher"]
-                left_out["teacher"] = f"teacher.budget ran out: {unpaid} of {inputs.test.num_rows} test rows were not asked"
+                left_out["teacher"] = _not_examined(missing, inputs.test.num_rows)
         differences = {
             f"kept - {other}": self._difference("kept", other) for other in ("baseline", "first") if other in self._marks
         }
@@ -80,6 +80,12 @@ class Exams:
     def _difference(self, ours: str, theirs: str) -> dict[str, Any]:
         difference = paired_difference(self._marks[ours], self._marks[theirs])
         return asdict(difference) | {"verdict": difference.verdict}
+
+
+def _not_examined(missing: Mapping[str, int], rows: int) -> str:
+    if missing[NO_BUDGET]:
+        return f"teacher.budget ran out: {missing[NO_BUDGET]} of {rows} test rows were not asked"
+    return f"{missing[NOT_RECORDED]} of {rows} test rows are not in the file of recorded replies"
 
 
 def _updates(iterations: Sequence[Iteration], start_from: str) -> dict[str, int]:

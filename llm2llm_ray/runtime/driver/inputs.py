@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from llm2llm_ray.config import Config
@@ -25,8 +26,14 @@ class Inputs:
     student_model: str
     student_sha: str
     teacher_model: str
+    """Folder of the model that is served, or path of the run's copy of the replies; else as the config names it."""
     teacher_sha: str
-    """Of the weights that are served, or of a script's content; "" for a service, whose weights cannot be known."""
+    """Of the weights that are served, or of a file's content; "" for a service, whose weights cannot be known."""
+    replies_path: str = ""
+    replies_sha: str = ""
+    """A live teacher's own replies (`teacher.replies`), as a file of the run; "" without."""
+    replies_told: Mapping[str, Any] = field(default_factory=dict)
+    """What the file of recorded replies says of itself (`asking.recorded.About`); empty without one."""
     recorded_sha: str = ""
     """Of the content of `evaluation.recorded_answers`."""
     device: str

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from llm2llm_ray.runtime.driver.driver import Driver
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.leftovers import sweep
 from llm2llm_ray.runtime.driver.memory import MemoryWatch
+from llm2llm_ray.runtime.driver.recorded_replies import given_replies
 from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
@@ -71,6 +73,8 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
                 address=address,
                 asked=asked,
             )
+            if inputs["replies_told"]:
+                events.add("recorded_replies", **inputs["replies_told"])
             driver, report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop, watch)
             files.replace("report.json", _json(report))
             events.add("finished")
@@ -95,9 +99,13 @@ def prepare(
         show(models | {"doing": doing})
 
     student = resolve_model(config.student.model, tell)
+    given = given_replies(config.teacher, files)
     if config.teacher.kind == "serve":
         teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model, tell)
         teacher_sha = model_sha(teacher)
+    elif config.teacher.kind == "recorded":
+        assert given is not None
+        teacher, teacher_sha = given.path, given.about.sha
     else:
         teacher = config.teacher.model
         teacher_sha = script_sha(teacher) if config.teacher.kind == "scripted" else ""
@@ -120,6 +128,9 @@ def prepare(
         "student_sha": model_sha(student),
         "teacher_model": teacher,
         "teacher_sha": teacher_sha,
+        "replies_path": given.path if given and config.teacher.replies else "",
+        "replies_sha": given.about.sha if given and config.teacher.replies else "",
+        "replies_told": asdict(given.about) if given else {},
         "recorded_sha": script_sha(recorded) if recorded else "",
         "seeds": seeds,
         "dev": _held_out(files, "dev", splits.dev),

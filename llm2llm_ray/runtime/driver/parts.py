@@ -6,7 +6,7 @@ The composition root's parts list: the only place that knows both what the loop 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,15 +14,15 @@ from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig
 from llm2llm_ray.config.schedule import asking
-from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
+from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
 from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
 from llm2llm_ray.rounds.weakness import student_role
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
-from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
+from llm2llm_ray.runtime.streaming.asker import RecordedSource, RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
-from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, Route, ServiceRoute
+from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, RepliesRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.types import DatasetVersion, Example, Student
@@ -42,19 +42,22 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.student_asker = self.make_asker(served=self.config.evaluation.recorded_answers is None)
-        self.teacher_asker = self.make_asker(served=self.config.teacher.kind == "serve")
+        self.teacher_asker = self.make_asker(served=self.config.teacher.served)
 
     @property
     def config(self) -> Config:
         return self.inputs.config
 
     def engine_specs(self) -> list[EngineSpec]:
-        """The engines this run needs: none for a recorded student or a teacher that is not ours to serve."""
+        """The applications this run needs: none for a recorded student or a teacher that is not ours to serve."""
         found, config = [], self.config
         if config.evaluation.recorded_answers is None:
             found.append(self._spec("student", self.inputs.student_model, self.inputs.student_sha, config.student.engine))
-        if config.teacher.kind == "serve":
-            found.append(self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, config.teacher.engine))
+        teacher = config.teacher
+        if teacher.served:
+            spec = self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, teacher.engine)
+            recorded = teacher.kind == "recorded"
+            found.append(replace(spec, replies=teacher.model, latency_s=teacher.latency_s) if recorded else spec)
         return found
 
     def _spec(self, role: Literal["student", "teacher"], model: str, sha: str, engine: Any) -> EngineSpec:
@@ -103,21 +106,20 @@ class Parts:
         solve = RoleSpec(
             name="teacher",
             role=Solve(
-                self.inputs.task, max_tokens=config.evaluation.max_tokens, shots=shots,
-                merge_system=config.teacher.system_message == "merge", structured=teacher_held(config),
+                self.inputs.task,
+                max_tokens=config.evaluation.max_tokens,
+                shots=shots,
+                merge_system=config.teacher.system_message == "merge",
+                structured=teacher_held(config),
             ),
             adds=SOLVED,
-            route=self._teacher_route(),
-            answerer=self._teacher_answering(),
             run_root=self.inputs.run_root,
             replies="replies/teacher-exam",
-            in_flight=self._teacher_in_flight(),
-            budget=config.teacher.budget,
-            budget_replies=self._paid_for(),
-            progress=self.progress,
-            asker=self.teacher_asker,
-        )  # fmt: skip
-        inputs = solved_by_teacher(config, self.inputs.task, self._teacher_answering(), rows=rows.id, shots=shots)
+            **self._asked_of_teacher(),
+        )
+        inputs = solved_by_teacher(
+            config, self.inputs.task, self._teacher_answering(), rows=rows.id, shots=shots, replies=self.inputs.replies_sha
+        )
         return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
     def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
@@ -132,17 +134,11 @@ class Parts:
                     run_seed=config.run.seed,
                 ),
                 adds=ASKED,
-                route=self._teacher_route(),
-                answerer=self._teacher_answering(),
                 run_root=self.inputs.run_root,
                 replies=_teacher_replies(iteration),
-                in_flight=self._teacher_in_flight(),
-                budget=config.teacher.budget,
-                budget_replies=self._paid_for(),
-                progress=self.progress,
-                asker=self.teacher_asker,
+                **self._asked_of_teacher(),
             )  # fmt: skip
-            return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id)
+            return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id, replies=self.inputs.replies_sha)
 
         return RayAugmenter(teacher=teacher)
 
@@ -156,7 +152,7 @@ class Parts:
         return self.config.evaluation.in_flight or fitting
 
     def _teacher_in_flight(self) -> int:
-        served = self.config.teacher.kind == "serve"
+        served = self.config.teacher.served
         return self.config.teacher.in_flight or (self._enough(self.config.teacher.engine) if served else 64)
 
     def _enough(self, engine: EngineConfig) -> int:
@@ -204,6 +200,10 @@ class Parts:
 
     def _teacher_route(self) -> Route:
         config = self.config
+        if config.teacher.kind == "recorded":
+            return RepliesRoute(
+                app=app_name(config.run.name, "teacher"), weights=(self.inputs.teacher_model, self.inputs.teacher_sha)
+            )
         if config.teacher.kind != "serve":
             log = self.files.absolute("teacher_calls.jsonl")
             return ServiceRoute(teacher=config.teacher, sha=self.inputs.teacher_sha, log=log)
@@ -211,6 +211,26 @@ class Parts:
             app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
             max_model_len=config.teacher.engine.max_model_len, weights=(self.inputs.teacher_model, self.inputs.teacher_sha),
         )  # fmt: skip
+
+    def _asked_of_teacher(self) -> dict[str, Any]:
+        """What the teacher's roles have in common: who answers, where, and what was said before."""
+        config, inputs = self.config, self.inputs
+        live = config.teacher.kind != "recorded"
+        return {
+            "route": self._teacher_route(),
+            "answerer": self._teacher_answering(),
+            "in_flight": self._teacher_in_flight(),
+            "budget": config.teacher.budget,
+            "budget_replies": self._paid_for(),
+            "progress": self.progress,
+            "asker": self.teacher_asker,
+            "asked_of": lineage_teacher(config.teacher, "") if live else "",
+            "recorded": RecordedSource(
+                path=inputs.replies_path, file=config.teacher.replies, model=config.teacher.model, weights_sha=inputs.teacher_sha
+            )
+            if config.teacher.replies
+            else None,
+        }
 
     def _load(self, student: Student) -> None:
         if self.config.evaluation.recorded_answers is None:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llm2llm_ray.accuracy import Grades, Proportion
+from llm2llm_ray.asking.no_answer import NOT_RECORDED
 from llm2llm_ray.rounds.dev_gain import kept, without_gain
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.runtime.driver.parts import Parts
@@ -30,9 +31,9 @@ class WorthAsking:
 
     def __call__(self, student: Student) -> bool:
         config = self._parts.config
-        if self._checked and student.iteration == 0 and not self._teacher_is_better(student):
+        if self._checked and student.iteration == 0 and (why := self._no_better_teacher(student)):
             if config.augmentation.require_better_teacher:
-                self.stopped = "the teacher is not better than the student (augmentation.require_better_teacher)"
+                self.stopped = f"{why} (augmentation.require_better_teacher)"
         elif config.run.patience is not None and self._parts.inputs.dev is not None:
             self.on_dev(student)
             if (students := without_gain(self._accuracies())) >= config.run.patience:
@@ -74,16 +75,26 @@ class WorthAsking:
     def _accuracies(self) -> list[float]:
         return [self._on_dev[at].value for at in sorted(self._on_dev)]
 
-    def _teacher_is_better(self, student: Student) -> bool:
+    def _no_better_teacher(self, student: Student) -> str:
+        """Why the teacher is not known to be better than the student; "" when it is. `better` is None where a file of recorded
+        replies lacks some of the rows: an accuracy over the others would be compared with one over all."""
         dev = self._parts.inputs.dev
         assert dev is not None
         ours = self.on_dev(student)
-        theirs = self._accuracy(self._parts.teacher_exam(dev, self._seed_rows), "exam (teacher on dev)")
+        result = self._exam(self._parts.teacher_exam(dev, self._seed_rows), "exam (teacher on dev)")
+        theirs, missing = Grades.of(result).accuracy, result["errors"].get(NOT_RECORDED, 0)
+        better = None if missing else theirs.value > ours.value
         self.teacher_check = {
-            "rows": "dev", "student": asdict(ours), "teacher": asdict(theirs), "better": theirs.value > ours.value,
+            "rows": "dev", "student": asdict(ours), "teacher": None if missing else asdict(theirs), "better": better,
         }  # fmt: skip
         self._events.add("teacher_checked", **self.teacher_check)
-        return theirs.value > ours.value
+        if missing:
+            return f"whether the teacher is better is not known: {missing} of {dev.num_rows} dev rows are not in its file"
+        return "" if better else "the teacher is not better than the student"
 
     def _accuracy(self, stream: RayGraded, shown: str) -> Proportion:
-        return Grades.of(self._versions.drained(stream, "exam", shown=shown)["result"]).accuracy
+        return Grades.of(self._exam(stream, shown)).accuracy
+
+    def _exam(self, stream: RayGraded, shown: str) -> dict[str, Any]:
+        result: dict[str, Any] = self._versions.drained(stream, "exam", shown=shown)["result"]
+        return result

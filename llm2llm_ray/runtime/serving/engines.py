@@ -1,4 +1,4 @@
-"""Student and teacher engines: two Ray Serve applications of vLLM that live as long as the run.
+"""Student and teacher engines: two Ray Serve applications that live as long as the run, of vLLM or of recorded replies.
 
 Weights change by `load_weights` and replica counts by `scale_engine`, both without a restart. Names carry the run, so that only
 this run's applications are ever deleted.
@@ -7,7 +7,7 @@ this run's applications are ever deleted.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +35,26 @@ def queues(slots: int) -> dict[str, Any]:
     }
 
 
+def deployment_options(engine: EngineConfig) -> dict[str, Any]:
+    """What Serve is told of a deployment, whatever its replicas run: queues, health, how many of them."""
+    options: dict[str, Any] = {
+        **queues(engine.max_num_seqs),
+        "ray_actor_options": {"num_cpus": 0.1},
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 60,
+        "graceful_shutdown_timeout_s": 20,
+    }
+    if engine.max_replicas and engine.max_replicas > engine.replicas:
+        autoscaling = {
+            "min_replicas": engine.replicas,
+            "initial_replicas": engine.replicas,
+            "max_replicas": engine.max_replicas,
+            "target_ongoing_requests": max(1, int(engine.max_num_seqs * 0.7)),
+        }
+        return options | {"autoscaling_config": autoscaling}
+    return options | {"num_replicas": engine.replicas}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """One engine of one run. Example: EngineSpec(role="student", app="llm2llm-demo-student", model="/…/base", sha="9f…")"""
@@ -44,6 +64,10 @@ class EngineSpec:
     model: str
     sha: str
     engine: EngineConfig
+    replies: str | None = None
+    """File of recorded replies, as the user named it, that is served instead of a model; `model` is then where nodes find it."""
+    latency_s: float = 0.0
+    """Service time of a recorded reply."""
 
 
 def app_name(run: str, role: str) -> str:
@@ -87,6 +111,8 @@ def scale_engine(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
 
 
 def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
+    if spec.replies is not None:
+        return _replies_application(spec, cluster.labels.get(spec.role), run_folder)
     # Not at the top: see `import_engines`.
     from ray.serve.llm import build_llm_deployment
 
@@ -102,6 +128,21 @@ def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
     )
     # Deployed again under the same version it is scaled in place; Serve would invent a new one each time and restart all.
     application._bound_deployment = application._bound_deployment.options(version=spec.sha, _internal=True)
+    return application
+
+
+def _replies_application(spec: EngineSpec, labels: Mapping[str, str] | None, run_folder: str) -> serve.Application:
+    """Its version is the sha, as an engine's: deployed again under the same it is scaled in place."""
+    from llm2llm_ray.runtime.serving.replies_server import RepliesServer
+
+    options = deployment_options(spec.engine)
+    options["ray_actor_options"] |= {"runtime_env": {"env_vars": environment.replies_server(run_folder)}}
+    options["ray_actor_options"] |= {"label_selector": dict(labels)} if labels else {}
+    deployment = serve.deployment(RepliesServer, name=spec.role).options(**options, version=spec.sha, _internal=True)
+    slots = spec.engine.max_num_seqs
+    application: serve.Application = deployment.bind(
+        spec.model, spec.sha, file=spec.replies, slots=slots, service_s=spec.latency_s
+    )
     return application
 
 
@@ -155,27 +196,11 @@ def llm_config(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_fol
     else:
         kwargs |= {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_sleep_mode": cluster.share_gpu}
         bundle = {"CPU": 1, "GPU": cluster.gpus_per_engine}
-    deployment: dict[str, Any] = {
-        **queues(engine.max_num_seqs),
-        "ray_actor_options": {"num_cpus": 0.1},
-        "health_check_period_s": 10,
-        "health_check_timeout_s": 60,
-        "graceful_shutdown_timeout_s": 20,
-    }
-    if engine.max_replicas and engine.max_replicas > engine.replicas:
-        deployment["autoscaling_config"] = {
-            "min_replicas": engine.replicas,
-            "initial_replicas": engine.replicas,
-            "max_replicas": engine.max_replicas,
-            "target_ongoing_requests": max(1, int(engine.max_num_seqs * 0.7)),
-        }
-    else:
-        deployment["num_replicas"] = engine.replicas
     return LLMConfig(
         model_loading_config={"model_id": spec.role, "model_source": spec.model},
         engine_kwargs=kwargs | engine.engine_kwargs,
         placement_group_config={"bundle_per_worker": bundle},
-        deployment_config=deployment,
+        deployment_config=deployment_options(engine),
         runtime_env={"env_vars": environment.engine(run_folder, cpu_threads=threads)},
         log_engine_metrics=True,
         callback_config={"callback_class": "llm2llm_ray.runtime.serving.server.ModelIsThere"},

@@ -20,7 +20,8 @@ import ray
 
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.budget import Budget
-from llm2llm_ray.asking.no_answer import PASSING, UNAVAILABLE, is_kept, reason_of
+from llm2llm_ray.asking.no_answer import NOT_RECORDED, PASSING, UNAVAILABLE, is_kept, reason_of
+from llm2llm_ray.asking.recorded import RecordedReplies, written_prompt
 from llm2llm_ray.asking.request import AskModel, Request
 from llm2llm_ray.config import BudgetConfig
 from llm2llm_ray.errors import Stopping, UserError
@@ -28,7 +29,7 @@ from llm2llm_ray.runtime.environment import SERVE, values
 from llm2llm_ray.runtime.priority import stands
 from llm2llm_ray.runtime.series import RoleMetrics
 from llm2llm_ray.runtime.streaming.transports import Route, open_route
-from llm2llm_ray.storage.files import Files
+from llm2llm_ray.storage.files import Files, read_anywhere
 from llm2llm_ray.storage.replies import ReplyLog, read_replies
 from llm2llm_ray.types import Reply
 
@@ -38,6 +39,19 @@ _REPORT_EVERY_S = 0.5
 _BEGIN_S = 60.0
 _AWAY = 8
 """So many requests in a row that nobody was reached for, each after all its client's retries: the others are not sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedSource:
+    """A live teacher's own replies in a file (`teacher.replies`): of the same model to the same request, sampled the same."""
+
+    path: str
+    """Where every node finds it."""
+    file: str
+    """As the user named it."""
+    model: str
+    weights_sha: str
+    """Of an engine of ours; "" for a service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +74,10 @@ class RoleSpec:
     budget: BudgetConfig | None = None
     progress: Any = None
     """Handle of the driver, told how many rows are done; None: nobody is."""
+    asked_of: str = ""
+    """Whom the rows' lineage will name; "": whoever a reply says it is of."""
+    recorded: RecordedSource | None = None
+    """Where a reply is looked for before anybody is asked."""
     asker: Any
     """Handle of the `Asker` that asks."""
     stream: str = ""
@@ -79,7 +97,9 @@ class StreamRole:
         self._budget = Budget(spec.budget) if spec.budget else None
         if self._budget:
             for folder in spec.budget_replies:
-                self._budget.replay(Reply(**record["reply"]) for record in read_replies(files, folder))
+                paid = (record for record in read_replies(files, folder) if not record["request"].get("recorded"))
+                self._budget.replay(Reply(**record["reply"]) for record in paid)
+        self._recorded = RecordedReplies(spec.recorded.file, read_anywhere(spec.recorded.path)) if spec.recorded else None
         self._done = 0
         self._open = 0
         self._not_reached = 0
@@ -115,6 +135,9 @@ class StreamRole:
         if stored is not None:
             self._metrics.replayed()
             return stored
+        given = await self._given(key, request)
+        if given is not None:
+            return given
         async with self._slots:
             if self._ending is not None:
                 await self._drained(self._ending)
@@ -124,7 +147,27 @@ class StreamRole:
             except UserError as mistake:  # a service that serves nobody any more, say with a key that was revoked
                 self._ending = self._ending or mistake
                 await self._drained(mistake)
-        about = {
+        if not is_kept(reply.error):
+            return reply  # a resumed run asks again
+        return await self._log.put(key, reply, self._about(request, reply, sent))
+
+    async def _given(self, key: str, request: Request) -> Reply | None:
+        """What the teacher said to this very request before, in a file: stored, marked, and paid by nobody."""
+        source = self._spec.recorded
+        if source is None or self._recorded is None:
+            return None
+        said = self._recorded.find_same(request, model=source.model, weights_sha=source.weights_sha)
+        if said is None:
+            return None
+        self._metrics.replayed()
+        about = self._about(request, said, time.time())
+        return await self._log.put(key, said, about | {"recorded": source.file})
+
+    def _about(self, request: Request, reply: Reply, sent: float) -> dict[str, Any]:
+        """What is kept beside a reply. A prompt that is a text alone, as every student's, is kept as it is."""
+        prompt = request.prompt
+        return {
+            "asked_of": self._spec.asked_of or reply.model,
             "sent": sent,
             "seconds": time.time() - sent,
             "prompt_sha": request.prompt_sha,
@@ -132,11 +175,8 @@ class StreamRole:
             "row_id": request.row_id,
             "ordinal": request.ordinal,
             "attempt": request.attempt,
-            "prompt": request.prompt.text or [f"{m.role}: {m.content}" for m in request.prompt.messages],
+            "prompt": written_prompt(prompt) if prompt.messages or prompt.stop else prompt.text,
         }
-        if not is_kept(reply.error):
-            return reply  # a resumed run asks again
-        return await self._log.put(key, reply, about)
 
     async def _asked(self, request: Request) -> Reply:
         if self._not_reached >= _AWAY:
@@ -154,7 +194,9 @@ class StreamRole:
             self._open -= 1
         self._not_reached = self._not_reached + 1 if reason_of(reply.error) in PASSING else 0
         self._metrics.answered(reply)
-        if self._budget:
+        if self._budget and reason_of(reply.error) == NOT_RECORDED:
+            self._budget.release()
+        elif self._budget:
             self._budget.spend(reply)
         return reply
 

@@ -1,4 +1,4 @@
-"""How a request reaches a model: one verb, `ask(request) -> Reply`, for engines of ours, services and scripts.
+"""How a request reaches a model: one verb, `ask(request) -> Reply`, for engines of ours, recorded replies, services and scripts.
 
 Transports are built inside the process that uses them, from a frozen spec; they retry what the world breaks (a replica
 that died, an overloaded queue) and turn what the request itself breaks into a Reply with an `error`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from llm2llm_ray.asking.answer_length import answer_room
+from llm2llm_ray.asking.recorded import place_of
 from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.scores import SCORE, written
 from llm2llm_ray.config import TeacherConfig
@@ -50,6 +51,14 @@ class EngineRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepliesRoute:
+    """A deployment of this run that serves a file of a teacher's recorded replies: `weights` are its path and sha."""
+
+    app: str
+    weights: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRoute:
     """An OpenAI-compatible service, or a scripted teacher, in this process."""
 
@@ -69,13 +78,15 @@ class RecordedRoute:
     generation: int
 
 
-Route = EngineRoute | ServiceRoute | RecordedRoute
+Route = EngineRoute | RepliesRoute | ServiceRoute | RecordedRoute
 
 
 def open_route(route: Route, on_retry: Callable[[], None] = lambda: None) -> Transport:
     """`on_retry` is called for each time that a request to an engine is sent again."""
     if isinstance(route, EngineRoute):
         return EngineTransport(route, on_retry)
+    if isinstance(route, RepliesRoute):
+        return RepliesTransport(route, on_retry)
     if isinstance(route, RecordedRoute):
         return RecordedTransport(route)
     return ServiceTransport(route)
@@ -92,16 +103,75 @@ def _worth_retrying(error: BaseException) -> bool:
     )
 
 
-class EngineTransport:
+class _ByHandle:
+    """One application of this run, asked until it answers, with an answer of the weights that were meant."""
+
+    def __init__(self, route: EngineRoute | RepliesRoute, on_retry: Callable[[], None] = lambda: None) -> None:
+        self._on_retry = on_retry
+        self._route = route
+        self._handle = serve.get_app_handle(route.app)
+
+    async def _send(self, asked: Sequence[Any], sampling: dict[str, Any]) -> dict[str, Any]:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_worth_retrying),
+            stop=stop_after_delay(RECOVERY_S),
+            wait=wait_random_exponential(multiplier=0.5, max=15),
+            reraise=True,
+            before_sleep=lambda state: self._on_retry(),
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await self._once(asked, sampling)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    async def _once(self, asked: Sequence[Any], sampling: dict[str, Any]) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
+        try:
+            async with asyncio.timeout(RECOVERY_S):
+                if SCORE in sampling:
+                    call = self._handle.score.remote(asked, sampling[SCORE], self._route.weights)
+                else:
+                    call = self._handle.ask.remote(asked, sampling, request_id, self._route.weights)
+                answer: dict[str, Any] = await call
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
+            raise ActorUnavailableError("the replica was stopped while it answered", None) from error
+        if answer.get("finish_reason") in _BROKEN_OFF:
+            raise ActorUnavailableError(f"the engine broke off (finish_reason {answer['finish_reason']})", None)
+        meant, answered = self._route.weights[1], answer["weights_sha"]
+        if answered != meant:
+            raise WrongWeights(f"{self._route.app}: asked for an answer of the weights {meant}, got one of {answered or 'none'}")
+        return answer
+
+
+def _reply(answer: Mapping[str, Any], model: str) -> Reply:
+    text, reasoning = split_reasoning(answer.get("text", ""))
+    return Reply(
+        text=text,
+        finish_reason="error" if "error" in answer else answer["finish_reason"],
+        prompt_tokens=answer.get("prompt_tokens", 0),
+        completion_tokens=answer.get("completion_tokens", 0),
+        model=model,
+        weights_sha=answer["weights_sha"],
+        replica=answer["replica"],
+        reasoning=reasoning,
+        error=answer.get("error", ""),
+    )
+
+
+class EngineTransport(_ByHandle):
     """Token ids by Serve handle, without an HTTP hop; the tokenisation is training's."""
+
+    _route: EngineRoute
 
     def __init__(self, route: EngineRoute, on_retry: Callable[[], None] = lambda: None) -> None:
         from transformers import AutoTokenizer
 
-        self._on_retry = on_retry
-        self._route = route
+        super().__init__(route, on_retry)
         self._tokenizer = AutoTokenizer.from_pretrained(route.tokenizer)
-        self._handle = serve.get_app_handle(route.app)
 
     async def ask(self, request: Request) -> Reply:
         try:
@@ -116,19 +186,7 @@ class EngineTransport:
             return self._unasked(f"prompt_too_long: {len(token_ids)} tokens leave no room for an answer in {context}")
         sampling["max_tokens"] = room
         sampling["stop"] = list(request.prompt.stop) or None
-        answer = await self._send(token_ids, sampling)
-        text, reasoning = split_reasoning(answer.get("text", ""))
-        return Reply(
-            text=text,
-            finish_reason="error" if "error" in answer else answer["finish_reason"],
-            prompt_tokens=answer.get("prompt_tokens", 0),
-            completion_tokens=answer.get("completion_tokens", 0),
-            model=self._route.model,
-            weights_sha=answer["weights_sha"],
-            replica=answer["replica"],
-            reasoning=reasoning,
-            error=answer.get("error", ""),
-        )
+        return _reply(await self._send(token_ids, sampling), self._route.model)
 
     async def _scored(self, token_ids: list[int], completions: Sequence[str]) -> Reply:
         """The completions as they are trained on, with the end of text."""
@@ -151,40 +209,13 @@ class EngineTransport:
     def _unasked(self, error: str) -> Reply:
         return Reply(text="", finish_reason="error", model=self._route.model, error=error)
 
-    async def _send(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_worth_retrying),
-            stop=stop_after_delay(RECOVERY_S),
-            wait=wait_random_exponential(multiplier=0.5, max=15),
-            reraise=True,
-            before_sleep=lambda state: self._on_retry(),
-        )
-        async for attempt in retrying:
-            with attempt:
-                return await self._once(token_ids, sampling)
-        raise AssertionError("unreachable: tenacity reraises")
 
-    async def _once(self, token_ids: list[int], sampling: dict[str, Any]) -> dict[str, Any]:
-        request_id = uuid.uuid4().hex  # the engine refuses an id twice; identity lives in the reply key
-        try:
-            async with asyncio.timeout(RECOVERY_S):
-                if SCORE in sampling:
-                    call = self._handle.score.remote(token_ids, sampling[SCORE], self._route.weights)
-                else:
-                    call = self._handle.ask.remote(token_ids, sampling, request_id, self._route.weights)
-                answer: dict[str, Any] = await call
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Not this task's: that of the replica's, which is being stopped, and Serve hands it on as the answer.
-            raise ActorUnavailableError("the replica was stopped while it answered", None) from error
-        if answer.get("finish_reason") in _BROKEN_OFF:
-            raise ActorUnavailableError(f"the engine broke off (finish_reason {answer['finish_reason']})", None)
-        asked, answered = self._route.weights[1], answer["weights_sha"]
-        if answered != asked:
-            raise WrongWeights(f"{self._route.app}: asked for an answer of the weights {asked}, got one of {answered or 'none'}")
-        return answer
+class RepliesTransport(_ByHandle):
+    """What is asked goes by its place in the file: there is no tokenizer. What is missing there is an answer, not sent again."""
+
+    async def ask(self, request: Request) -> Reply:
+        answer = await self._send(place_of(request), dict(request.asked_with))
+        return _reply(answer, answer["model"])
 
 
 class ServiceTransport:
