@@ -7,17 +7,19 @@ Each failure is one UserError naming file, field, value and remedy. What needs a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llm2llm_ray.asking.no_answer import NOT_RECORDED, remedy
 from llm2llm_ray.asking.openai_client import check_surroundings
 from llm2llm_ray.asking.recorded import About, RecordedReplies, read_recorded
+from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.augmentation.held_out import HeldOut
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, TeacherConfig
 from llm2llm_ray.errors import UserError
-from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests
+from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests, first_votes
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -55,7 +57,13 @@ def check(config: Config, base_dir: str | Path) -> Checked:
             "evaluation.test is on, but task.data has no test file; name one in task.test, or set evaluation.test=false to run "
             "without a final accuracy"
         )
+    if config.gates.caps.per_class is not None and not any(map(task.group, splits.seed)):
+        raise UserError(
+            f"gates.caps.per_class={config.gates.caps.per_class}: {config.task.name} has no classes; use gates.caps.per_seed"
+        )
     recorded = _teacher(config, task, splits)
+    if config.judge_apart:
+        _ask(config.judge_apart, lambda: [first_votes(config, task, splits)])
     if config.evaluation.recorded_answers:
         ScriptedStudent(config.evaluation.recorded_answers)
     return Checked(task=task, splits=splits, recorded=recorded)
@@ -68,7 +76,14 @@ def _teacher(config: Config, task: Task, splits: Splits) -> About | None:
     if teacher.kind == "recorded":
         assert replies is not None
         _check_some_recorded(replies, config, task, splits)
-    elif teacher.kind == "scripted":
+    else:
+        _ask(teacher, lambda: first_requests(config, task, splits))
+    return None if replies is None else replies.about
+
+
+def _ask(teacher: TeacherConfig, requests_of: Callable[[], list[list[Request]]]) -> None:
+    """A teacher or judge. `requests_of` says what the run will ask it, of each kind a few."""
+    if teacher.kind == "scripted":
         ScriptedTeacher(teacher.model, latency_s=teacher.latency_s)
     elif teacher.kind == "openai":
         check_surroundings(teacher)
@@ -78,13 +93,12 @@ def _teacher(config: Config, task: Task, splits: Splits) -> About | None:
         async def probe() -> None:
             client = OpenAITeacher(teacher)
             try:
-                for requests in first_requests(config, task, splits):
+                for requests in requests_of():
                     await client.probe(requests)
             finally:
                 await client.aclose()
 
         asyncio.run(probe())
-    return None if replies is None else replies.about
 
 
 def _check_some_recorded(replies: RecordedReplies, config: Config, task: Task, splits: Splits) -> None:

@@ -64,12 +64,13 @@ def compare_plan(plan: Plan, run: RunRecord) -> list[Compared]:
         "updates": sum(a.updates for a in activities),
         "answers": sum(a.student.requests for a in activities),
         "teacher calls": sum(a.teacher.requests for a in activities),
+        "votes": sum(a.judge.requests for a in activities),
         "tokens": sum(a.tokens for a in activities),
     }
     sums = [Compared(name=name, planned=plan.total(of), actual=actual[name]) for name, of in COUNTS.items()]
     trained, asked = plan.total(lambda a: a.trained_tokens), plan.total(lambda a: a.tokens - a.trained_tokens)
     sums.append(Compared(name="tokens trained on", planned=trained, actual=sum(a.trained_tokens for a in activities)))
-    requests = sum(a.student.tokens + a.teacher.tokens for a in activities)
+    requests = sum(a.student.tokens + a.teacher.tokens + a.judge.tokens for a in activities)
     sums.append(Compared(name="tokens of requests", planned=asked, actual=requests))
     sums.append(Compared(name="seconds", planned=plan.seconds, actual=found.wall_seconds))
     named = [(activity, _name(activity, activities)) for activity in activities]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
 
+from llm2llm_ray.augmentation.caps import Caps
 from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.row_index import answer_tag
 from llm2llm_ray.augmentation.similarity import AHEAD, NearDuplicates
@@ -30,6 +31,8 @@ class Candidate:
     lineage: Lineage
     index: int
     """Position in its reply: a reply may hold several drafts."""
+    weight: float = 1.0
+    """In the training loss: less where a gate left it in doubt."""
 
     @property
     def order(self) -> tuple[str, int, int, int, str, str]:
@@ -64,11 +67,12 @@ class CommitGates:
         held_out: HeldOut,
         settings: AugmentationConfig,
         answer: Callable[[str], str | None],
+        caps: Caps | None = None,
     ) -> None:
         """`existing`: rows of D^0..D^i, or their index (row_index.py) with the rows' answers as tags. `answer`: a row's
         output -> its gold answer, `lambda output: task.answer(task.completion(output))`; two rationales for one answer
         are no contradiction."""
-        self._answer = answer
+        self._answer, self._caps = answer, caps
         self._rows = self._index(existing, settings.near_duplicate)
         if held_out.threshold != settings.near_test:
             raise ValueError(f"held-out rows for threshold {held_out.threshold}, where {settings.near_test} is asked")
@@ -80,11 +84,12 @@ class CommitGates:
         for number, candidate in enumerate(drafts):
             if number % AHEAD == 0:
                 self._rows.look_ahead(draft.input for draft in drafts[number : number + AHEAD])
-            rejected = self._contaminated(candidate) or self._copied(candidate)
+            example = candidate.example()
+            # What is in excess is said of rows that nothing else can be said against: only those count.
+            rejected = self._contaminated(candidate) or self._copied(candidate) or self._in_excess(example)
             if rejected is not None:
                 yield Refused(candidate=candidate, rejected=rejected)
                 continue
-            example = candidate.example()
             self._keep(example)
             yield Admitted(candidate=candidate, example=example)
 
@@ -107,7 +112,12 @@ class CommitGates:
             reason = "conflicting_label"
         return Rejected(reason=reason, detail=f"of {found.id} ({found.score:.2f})", text=candidate.input)
 
+    def _in_excess(self, row: Example) -> Rejected | None:
+        return None if self._caps is None else self._caps.full(row)
+
     def _keep(self, row: Example) -> None:
+        if self._caps is not None:
+            self._caps.keep(row)
         self._rows.add(row.id, row.input, self._tag(row.output))
 
     def _tag(self, output: str) -> int:

@@ -5,6 +5,7 @@
 
 from llm2llm_ray.config.cluster import ClusterConfig, Pool
 from llm2llm_ray.config.engine import EngineConfig
+from llm2llm_ray.config.gates import CapsConfig, GatesConfig, RelabelConfig
 from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, MaxUnanswered, RunConfig
 from llm2llm_ray.config.settings import Config
 from llm2llm_ray.config.student import LoraSettings, StudentConfig
@@ -12,6 +13,7 @@ from llm2llm_ray.config.task import TaskConfig
 from llm2llm_ray.config.teacher import BudgetConfig, TeacherConfig
 
 __all__ = [
-    "AugmentationConfig", "BudgetConfig", "ClusterConfig", "Config", "EngineConfig", "EvaluationConfig", "LoraSettings",
-    "MaxUnanswered", "Pool", "RunConfig", "StudentConfig", "TaskConfig", "TeacherConfig",
+    "AugmentationConfig", "BudgetConfig", "CapsConfig", "ClusterConfig", "Config", "EngineConfig", "EvaluationConfig",
+    "GatesConfig", "LoraSettings", "MaxUnanswered", "Pool", "RelabelConfig", "RunConfig", "StudentConfig", "TaskConfig",
+    "TeacherConfig",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ class ClusterConfig(Section):
     profile: Literal["laptop", "single-gpu", "node-8gpu", "pools"] | None = None
     """Defaults for where things run (profiles.py); what the file or --set says beside it wins."""
     labels: dict[Pool, dict[str, str]] = Field(default_factory=dict)
-    """Node labels that training workers, student engines and teacher engines ask for; none: any node."""
+    """Node labels that training workers, student engines and teacher engines (a judge's too) ask for; none: any node."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: float | None = Field(default=None, gt=0)
     """Logical CPUs that a training worker reserves for the whole run; None: 1 beside a GPU, 0.1 on CPU (as the engines: whoever

@@ -34,6 +34,12 @@ def rows_per_call(per_wrong: int, per_call: int) -> list[int]:
     return [per_call] * full + [left] * (left > 0)
 
 
+def votes_each(config: Config, contested: float) -> float:
+    """Votes on one new row, where this share is asked for of what it could have beyond those that confirm it."""
+    relabel = config.gates.relabel
+    return relabel.least + contested * (relabel.votes - relabel.least) if relabel.votes else 0.0
+
+
 def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
     """An epoch's last batch may be smaller."""
     return math.ceil(num_rows / global_batch_size)

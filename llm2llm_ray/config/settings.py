@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import model_validator
 
 from llm2llm_ray.config.cluster import ClusterConfig
+from llm2llm_ray.config.gates import GatesConfig
 from llm2llm_ray.config.loop import AugmentationConfig, EvaluationConfig, RunConfig
 from llm2llm_ray.config.profiles import PROFILES, below
 from llm2llm_ray.config.recipes import DEFAULT, Name, recipe_defaults
@@ -26,7 +27,10 @@ class Config(Section):
     task: TaskConfig
     student: StudentConfig
     teacher: TeacherConfig
+    judge: TeacherConfig | None = None
+    """Who votes on new rows (`gates.relabel`); None: the teacher. Its `temperature` is that of `gates.relabel`."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig
@@ -42,6 +46,29 @@ class Config(Section):
         if isinstance(profile, str) and profile in PROFILES:
             given = below(given, PROFILES[profile])
         return below(given, recipe_defaults(given.get("recipe", DEFAULT), given))
+
+    @model_validator(mode="after")
+    def _built(self) -> Config:
+        if self.gates.relabel.on_doubt == "weight":
+            raise ValueError(
+                "gates.relabel.on_doubt: weight is not built yet, as training weighs all rows alike; use drop or keep"
+            )
+        if self.judge and (self.judge.kind == "recorded" or self.judge.replies):
+            raise ValueError(
+                "judge: recorded replies are not built for a judge; use kind serve, openai or scripted, or leave judge out, as a "
+                "teacher's recorded replies may have its votes"
+            )
+        return self
+
+    @property
+    def judge_apart(self) -> TeacherConfig | None:
+        """Who votes, where votes are asked for and it is not the teacher."""
+        return self.judge if self.gates.relabel.votes else None
+
+    @property
+    def voter(self) -> TeacherConfig:
+        """Who is asked for votes."""
+        return self.judge or self.teacher
 
     @property
     def run_path(self) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from llm2llm_ray.asking.openai_client import check_surroundings
 from llm2llm_ray.asking.recorded import read_recorded
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, TeacherConfig
 from llm2llm_ray.config.schedule import LOGICAL_CPUS
 from llm2llm_ray.doctor.findings import Finding, mend, note, ok
 from llm2llm_ray.errors import UserError
@@ -27,7 +27,9 @@ from llm2llm_ray.planning.resources import Resource, resources
 def fitting(config: Config, machine: Machine) -> Iterator[Finding]:
     device = device_here(config, machine)
     yield from _models(config)
-    yield from _teacher(config)
+    yield from _service("teacher", config.teacher)
+    if config.judge_apart:
+        yield from _service("judge", config.judge_apart)
     yield from _places(config, machine, device)
     if device == "cpu":
         yield from _memory(config, machine)
@@ -36,8 +38,8 @@ def fitting(config: Config, machine: Machine) -> Iterator[Finding]:
 
 def _models(config: Config) -> Iterator[Finding]:
     wanted = {"student": config.student.model}
-    if config.teacher.kind == "serve":
-        wanted["teacher"] = config.teacher.model
+    asked = {"teacher": config.teacher, "judge": config.judge_apart}
+    wanted |= {role: model.model for role, model in asked.items() if model is not None and model.kind == "serve"}
     for role, model in wanted.items():
         yield _model(role, model)
 
@@ -80,26 +82,25 @@ def _split(role: str, model: str, known: PackagedModel, split: SplitFile) -> Fin
     return note("models", f"{told}; {known.kept_bytes / 2**30:.1f} GiB of it, converted, stay in {cache_folder()}")
 
 
-def _teacher(config: Config) -> Iterator[Finding]:
-    teacher = config.teacher
-    if teacher.kind == "openai":
+def _service(role: str, asked: TeacherConfig) -> Iterator[Finding]:
+    if asked.kind == "openai":
         try:
-            check_surroundings(teacher)
+            check_surroundings(asked)
         except UserError as error:
             what, _, command = str(error).partition("; ")
-            yield mend("teacher", what, command)
+            yield mend(role, what, command)
         else:
-            yield ok("teacher", f"the key of {teacher.base_url} is in {teacher.api_key_env} (not tried; `run --dry-run` does)")
-    field, given = ("model", teacher.model) if teacher.kind == "recorded" else ("replies", teacher.replies)
+            yield ok(role, f"the key of {asked.base_url} is in {asked.api_key_env} (not tried; `run --dry-run` does)")
+    field, given = ("model", asked.model) if asked.kind == "recorded" else ("replies", asked.replies)
     if given is not None:
         try:
             about = read_recorded(given).about
         except UserError as error:
-            yield mend("teacher", str(error), f"teacher.{field}: name another file")
+            yield mend(role, str(error), f"{role}.{field}: name another file")
         else:
-            yield ok("teacher", f"{about}: {about.replies} in all")
-    if teacher.kind == "scripted" and not Path(teacher.model).is_file():
-        yield mend("teacher", f"there is no script {teacher.model}", "teacher.model: name a JSONL file of replies")
+            yield ok(role, f"{about}: {about.replies} in all")
+    if asked.kind == "scripted" and not Path(asked.model).is_file():
+        yield mend(role, f"there is no script {asked.model}", f"{role}.model: name a JSONL file of replies")
 
 
 def _places(config: Config, machine: Machine, device: str | None) -> Iterator[Finding]:

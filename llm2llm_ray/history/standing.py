@@ -114,7 +114,7 @@ def _stream(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[tu
     total = _rows_to_answer(record, stage)
     told: list[str] = []
     newest: float | None = None
-    for role in ("student", "teacher"):
+    for role in ("student", "teacher", "judge"):
         times = _answered(record, role, began)
         if not times:
             continue

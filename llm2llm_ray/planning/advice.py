@@ -14,7 +14,7 @@ from llm2llm_ray.accuracy import proportion
 from llm2llm_ray.asking.answer_length import answer_room
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import asking
-from llm2llm_ray.planning.workload import Lengths, reply_tokens, tokens_of
+from llm2llm_ray.planning.lengths import Lengths, reply_tokens, tokens_of
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.task import Task

@@ -36,12 +36,13 @@ def least_memory(config: Config, *, bf16: bool, exam_only: bool = False) -> floa
         found += student * _TRAINING_BYTES / 2**30
     if config.evaluation.recorded_answers is None:
         found += _engine(student, config.student.engine, bf16)
-    if config.teacher.kind == "serve":
-        teacher = parameters(config.teacher.model)
-        if teacher is None:
-            return None
-        found += _engine(teacher, config.teacher.engine, bf16)
-    elif config.teacher.kind == "recorded":
+    for asked in filter(None, (config.teacher, config.judge_apart)):
+        if asked.kind == "serve":
+            count = parameters(asked.model)
+            if count is None:
+                return None
+            found += _engine(count, asked.engine, bf16)
+    if config.teacher.kind == "recorded":
         found += config.teacher.engine.replicas * _REPLIES_GIB
     return found
 

@@ -10,18 +10,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from llm2llm_ray.config import Config, StudentConfig, TeacherConfig
+from llm2llm_ray.config import Config, StudentConfig
 from llm2llm_ray.config.schedule import asking, num_iterations
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.advice import advice
+from llm2llm_ray.planning.lengths import Lengths, lengths
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.no_effect import no_effect
 from llm2llm_ray.planning.rates import Rates, rates_for
 from llm2llm_ray.planning.resources import Resource, resources
-from llm2llm_ray.planning.workload import Amount, Lengths, Shares, lengths, money, workload
+from llm2llm_ray.planning.votes import assumption, measured, price, vote_seconds
+from llm2llm_ray.planning.workload import Amount, Shares, at_once, workload
 from llm2llm_ray.preflight import Checked
 
-LOW = Shares(wrong=0.1, accepted=0.5, attempts=1.0)
+LOW = Shares(wrong=0.1, accepted=0.5, attempts=1.0, contested=0.0)
 EXPECTED = Shares(wrong=0.3, accepted=0.8, attempts=1.2)
 """Between what the demo's runs of 2026-11-22 showed (10, 4 and 12, 6 of 32 seeds wrong; every one got its row in one call) and
 a harder task. `high` takes every configured attempt."""
@@ -106,12 +108,12 @@ def plan(
     """`rates` finds measured rates for a device; `shares` are the expected ones."""
     machine = this_machine()
     device = device_here(config, machine)
-    found = rates(config, device) if device else None
+    found = measured(config, rates(config, device) if device else None)
     low, high = _around(shares, config.augmentation.attempts)
     measures = lengths(config, checked)
     versions = [workload(config, checked, measures, kind) for kind in (low, shares, high)]
     steps = [_step(config, found, amounts) for amounts in _aligned(versions)]
-    made = sum((step.range(lambda a: a.answers + a.calls) for step in steps), Range(low=0, expected=0, high=0))
+    made = sum((step.range(lambda a: a.answers + a.calls + a.votes) for step in steps), Range(low=0, expected=0, high=0))
     around = None if found is None else found.starting_s + found.engines_s + found.report_s
     return Plan(
         run=config.run.name,
@@ -129,7 +131,9 @@ def plan(
 
 def _around(shares: Shares, attempts: int) -> tuple[Shares, Shares]:
     low = Shares(**{name: min(value, getattr(shares, name)) for name, value in asdict(LOW).items()})
-    high = Shares(wrong=max(_HIGH_WRONG, shares.wrong), accepted=1.0, attempts=max(float(attempts), shares.attempts))
+    high = Shares(
+        wrong=max(_HIGH_WRONG, shares.wrong), accepted=1.0, attempts=max(float(attempts), shares.attempts), contested=1.0
+    )
     return low, high
 
 
@@ -175,14 +179,10 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
     if config.teacher.kind == "serve" and rates.teacher is not None:
         seconds += rates.teacher.seconds(amount.teacher_prompt_tokens - amount.cached_tokens, amount.teacher_tokens)
     elif config.teacher.kind in ("recorded", "scripted"):
-        seconds += amount.calls * config.teacher.latency_s / _at_once(config.teacher)
+        seconds += amount.calls * config.teacher.latency_s / at_once(config.teacher)
+    if amount.votes:
+        seconds += vote_seconds(config, rates, amount)
     return seconds
-
-
-def _at_once(teacher: TeacherConfig) -> int:
-    """Replies that are being given at the same time, where each takes `latency_s`."""
-    slots = teacher.engine.replicas * teacher.engine.max_num_seqs
-    return min(slots, teacher.in_flight or slots) if teacher.kind == "recorded" else teacher.in_flight or 64
 
 
 def disk(config: Config, device: str | None, *, answers: float, updates: int) -> Disk:
@@ -208,10 +208,10 @@ def training_gib(student: StudentConfig, device: str | None, parameters: int, up
 
 
 def _money(config: Config, steps: Sequence[Step]) -> Range | None:
-    budget = config.teacher.budget
-    if not (budget.price_per_million_prompt_tokens or budget.price_per_million_completion_tokens):
+    paid = (config.teacher.budget, config.voter.budget)
+    if not any(budget.price_per_million_prompt_tokens or budget.price_per_million_completion_tokens for budget in paid):
         return None
-    costs = (step.range(lambda a: money(budget, a.teacher_prompt_tokens, a.teacher_tokens)) for step in steps)
+    costs = (step.range(lambda amount: price(config, amount)) for step in steps)
     return sum(costs, Range(low=0, expected=0, high=0))
 
 
@@ -232,6 +232,7 @@ def _assumptions(
         f"A token is 4 characters (no tokenizer is loaded): {measures.trained:.0f} per training row, {measures.prompt:.0f} per "
         f"student prompt, {measures.asked:.0f} per teacher prompt, {measures.written:.0f} per teacher reply (rows as long as the "
         f"seeds, at most {config.teacher.max_tokens}).",
+        *assumption(config, measures, three),
     ]
     if device is None:
         told.append("The device is the cluster's, which is not looked at: no measurement; seconds not estimated.")

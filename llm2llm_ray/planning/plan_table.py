@@ -17,8 +17,10 @@ COUNTS: dict[str, Callable[[Amount], float]] = {
     "updates": lambda amount: amount.updates,
     "answers": lambda amount: amount.answers,
     "teacher calls": lambda amount: amount.calls,
+    "votes": lambda amount: amount.votes,
     "tokens": lambda amount: amount.tokens,
 }
+"""Votes only where there are any."""
 
 
 def render_plan(plan: Plan, console: Console) -> None:
@@ -46,18 +48,19 @@ def _reserved(plan: Plan) -> tuple[list[float], list[float]]:
 
 def _steps(plan: Plan) -> Table:
     table = Table(title="expected, and in brackets from few wrong answers to many")
-    for name in ("", "stage", "rows", *COUNTS, "seconds"):
+    told = {name: of for name, of in COUNTS.items() if name != "votes" or plan.total(of).high}
+    for name in ("", "stage", "rows", *told, "seconds"):
         table.add_column(name, justify="left" if name in ("", "stage") else "right")
     group = ""
     for step in plan.steps:
-        counts = (shown(step.range(of)) for of in COUNTS.values())
+        counts = (shown(step.range(of)) for of in told.values())
         rows = shown(step.range(lambda amount: amount.rows))
         seconds = shown(step.seconds) if step.seconds else "?"
         table.add_row(step.group if step.group != group else "", step.name, rows, *counts, seconds)
         group = step.group
     around = shown(plan.around_seconds) if plan.around_seconds else "?"
-    table.add_row("around", "start, engines, report", *([""] * 5), around)
-    totals = (shown(plan.total(of)) for of in COUNTS.values())
+    table.add_row("around", "start, engines, report", *([""] * (1 + len(told))), around)
+    totals = (shown(plan.total(of)) for of in told.values())
     whole = shown(plan.seconds) if plan.seconds else "?"
     table.add_row("all", "", "", *totals, whole, style="bold")
     return table

@@ -111,6 +111,15 @@ def known(config: Config, device: str) -> Rates | None:
     return None
 
 
+def voter_speed(config: Config, rates: Rates) -> Speed | None:
+    """Of the engine that votes on new rows: the teacher's, or that of an engine with a model of the same size as the judge."""
+    if config.judge_apart is None:
+        return rates.teacher
+    return next(
+        (speed for speed in (rates.teacher, rates.student) if speed and _same_size(config.judge_apart.model, speed)), None
+    )
+
+
 def _same_size(model: str, speed: Speed) -> bool:
     count = parameters(model)
     return count is not None and 1 / SAME_SIZE <= count / speed.parameters <= SAME_SIZE

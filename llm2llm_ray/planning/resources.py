@@ -24,10 +24,12 @@ def resources(config: Config, device: str | None) -> list[Resource]:
     """What the run reserves in Ray, as runtime.serving and runtime.training ask for it."""
     cluster, found = config.cluster, []
     on_gpu = device == "gpu"
-    engines: list[tuple[Pool, EngineConfig, bool]] = [
+    engines: list[tuple[str, EngineConfig, bool]] = [
         ("student", config.student.engine, config.evaluation.recorded_answers is None),
         ("teacher", config.teacher.engine, config.teacher.kind == "serve"),
     ]
+    if config.judge_apart:
+        engines.append(("judge", config.judge_apart.engine, config.judge_apart.kind == "serve"))
     if config.teacher.kind == "recorded":
         replicas = config.teacher.engine.replicas
         what, where = "recorded teacher (Serve replica without a model)", _where(config, "teacher")
@@ -40,7 +42,7 @@ def resources(config: Config, device: str | None) -> list[Resource]:
                     count=engine.replicas,
                     cpus=0.1 + engine.tensor_parallel * (1 if on_gpu else 0.1),
                     gpus=engine.tensor_parallel * cluster.gpus_per_engine if on_gpu else 0,
-                    where=_where(config, role),
+                    where=_where(config, "student" if role == "student" else "teacher"),
                 )
             )
     found.append(
@@ -49,7 +51,8 @@ def resources(config: Config, device: str | None) -> list[Resource]:
             gpus=cluster.gpus_per_worker if on_gpu else 0, where=_where(config, "train"),
         )
     )  # fmt: skip
-    found.append(Resource(what="stream (read, ask, write)", count=4, cpus=0.1, gpus=0, where="any node"))
+    operators = 5 if config.gates.relabel.votes else 4
+    found.append(Resource(what="stream (read, ask, write)", count=operators, cpus=0.1, gpus=0, where="any node"))
     return found
 
 

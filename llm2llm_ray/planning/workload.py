@@ -1,29 +1,18 @@
 """How much a run has to compute, stage by stage, told from its config and rows before anything runs. Pure; knows no seconds.
 
-Token counts are characters / 4: the core has no tokenizer. What cannot be known before (how many rows the student gets wrong)
-is a `Shares`, and a workload is worth what its shares are worth.
+What cannot be known before (how many rows the student gets wrong) is a `Shares`; a workload is worth what its shares are worth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 
-from llm2llm_ray.config import BudgetConfig, Config
-from llm2llm_ray.config.schedule import TEACHER_SHOTS, asking, num_iterations, rows_per_call, total_updates, updates_in_all
+from llm2llm_ray.config import BudgetConfig, Config, TeacherConfig
+from llm2llm_ray.config.schedule import asking, num_iterations, rows_per_call, total_updates, updates_in_all, votes_each
+from llm2llm_ray.planning.lengths import Lengths, error_rows
 from llm2llm_ray.preflight import Checked
-from llm2llm_ray.rounds.augmenting import Augment, Peers
-from llm2llm_ray.rounds.first_requests import imagined_mistake
-from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.types import Example, Prompt
-
-CHARACTERS_PER_TOKEN = 4
-_FORM = 10
-"""Tokens around each row of a chat's reply: braces, quotes, names of fields."""
-_SAMPLED = 64
-"""Rows whose teacher prompts are built to measure their length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +25,8 @@ class Shares:
     """New rows per row asked for."""
     attempts: float
     """How often a call is made until its reply has a usable row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
-    """Mean tokens of this task's texts."""
-
-    trained: float
-    """Prompt, completion and end of text of a seed row; new rows are taken to be as long."""
-    prompt: float
-    """A student prompt on the rows that errors come from."""
-    test_prompt: float
-    answer: float
-    """A completion as the gold rows have it, at most evaluation.max_tokens."""
-    asked: float
-    """A teacher prompt."""
-    written: float
-    """A teacher reply: `per_call` inputs and outputs as long as the seeds', at most teacher.max_tokens."""
-    shots: float
-    """A prompt of the teacher's exam."""
+    contested: float = 0.25
+    """Of the votes that a row could have beyond those that confirm it (`gates.relabel`), the share that is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +49,11 @@ class Amount:
     teacher_tokens: float = 0
     cached_tokens: float = 0
     """Of the teacher's prompts: the same in each, so an engine's prefix cache computes them once."""
+    votes: float = 0
+    """Calls to whoever votes on new rows."""
+    vote_prompt_tokens: float = 0
+    vote_tokens: float = 0
+    cached_vote_tokens: float = 0
 
     @property
     def tokens(self) -> float:
@@ -86,69 +63,9 @@ class Amount:
             + self.student_tokens
             + self.teacher_prompt_tokens
             + self.teacher_tokens
+            + self.vote_prompt_tokens
+            + self.vote_tokens
         )
-
-
-def tokens_of(text: str) -> float:
-    return len(text) / CHARACTERS_PER_TOKEN
-
-
-def lengths(config: Config, checked: Checked) -> Lengths:
-    task, splits = checked.task, checked.splits
-    answer = fmean(min(_completion_tokens(task, row), config.evaluation.max_tokens) for row in splits.seed)
-    wanted = reply_tokens(config, checked)
-    sample = splits.seed[:: max(1, len(splits.seed) // _SAMPLED)]
-    return Lengths(
-        trained=fmean(_student_tokens(task, row) + _completion_tokens(task, row) for row in splits.seed),
-        prompt=_mean(_student_tokens(task, row) for row in _error_rows(config, checked)),
-        test_prompt=_mean(_student_tokens(task, row) for row in splits.test),
-        answer=answer,
-        asked=_mean(_asked_tokens(config, checked, sample)),
-        written=min(wanted, config.teacher.max_tokens),
-        shots=_mean(_prompt_tokens(task.shots_prompt(row.input, splits.seed[:TEACHER_SHOTS])) for row in splits.test[:_SAMPLED]),
-    )
-
-
-def reply_tokens(config: Config, checked: Checked) -> float:
-    """Of a teacher reply with all rows of a call, each as long as the seeds are on average; teacher.max_tokens may be less."""
-    form = _FORM if config.teacher.style == "chat" else 0
-    return asking(config).per_call * fmean(tokens_of(row.input) + tokens_of(row.output) + form for row in checked.splits.seed)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return fmean(found) if found else 0.0
-
-
-def _student_tokens(task: Task, row: Example) -> float:
-    return tokens_of(task.student_prompt(row.input))
-
-
-def _completion_tokens(task: Task, row: Example) -> float:
-    return tokens_of(task.completion(row.output)) + 1
-
-
-def _prompt_tokens(prompt: Prompt) -> float:
-    return tokens_of(prompt.text) + sum(tokens_of(message.content) for message in prompt.messages)
-
-
-def _error_rows(config: Config, checked: Checked) -> Sequence[Example]:
-    return checked.splits.error_source(config.evaluation.error_source)
-
-
-def _asked_tokens(config: Config, checked: Checked, sample: Sequence[Example]) -> Iterator[float]:
-    """Real prompts, as if the student had given each sampled row another's answer."""
-    role = _teacher(config, checked)
-    for row in sample:
-        mistake = imagined_mistake(checked.task, row, checked.splits.seed)
-        yield _prompt_tokens(role.request(mistake, 0, 0).prompt)
-
-
-def _teacher(config: Config, checked: Checked) -> Augment:
-    return Augment(
-        checked.task, Peers(checked.task, checked.splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
-        run_seed=config.run.seed,
-    )  # fmt: skip
 
 
 def rows_seen(rows: int, batch: int, updates: int) -> int:
@@ -182,7 +99,7 @@ class _Workload:
             train = self._train(f"iteration {i}", "train", rows)
             self.trainings.append(train.updates)
             yield train
-            evaluated = rows if settings.augment_augmented else float(len(_error_rows(self.config, self.checked)))
+            evaluated = rows if settings.augment_augmented else float(len(error_rows(self.config, self.checked)))
             weak = 0.0 if spent or i == count - 1 else evaluated * self.shares.wrong
             round_ = self._round(f"iteration {i}", evaluated, weak * calls)
             yield round_
@@ -204,12 +121,24 @@ class _Workload:
     def _round(self, group: str, evaluated: float, wanted: float) -> Amount:
         calls = min(wanted * self.shares.attempts, self._left())
         self.calls += calls
+        votes, measured = calls * self._votes_per_call, self.lengths
         return replace(
             self._solved(group, evaluated),
             calls=calls,
-            teacher_prompt_tokens=calls * self.lengths.asked,
-            teacher_tokens=calls * self.lengths.written,
+            teacher_prompt_tokens=calls * measured.asked,
+            teacher_tokens=calls * measured.written,
+            votes=votes,
+            vote_prompt_tokens=votes * measured.vote_prompt,
+            vote_tokens=votes * measured.vote,
+            cached_vote_tokens=max(0.0, votes - 1) * (measured.vote_prompt - measured.vote_text),
         )
+
+    @property
+    def _votes_per_call(self) -> float:
+        """As if every row asked for in a reply that is used were voted on."""
+        wanted = asking(self.config)
+        rows = wanted.per_wrong / len(rows_per_call(wanted.per_wrong, wanted.per_call))
+        return votes_each(self.config, self.shares.contested) * rows / self.shares.attempts
 
     def _solved(self, group: str, rows: float) -> Amount:
         """What the student is asked in a round, by `evaluation.judge_by`."""
@@ -220,13 +149,15 @@ class _Workload:
         return replace(asked, rows=rows, student_prompt_tokens=asked.student_prompt_tokens + weighed)
 
     def _left(self) -> float:
-        """Teacher calls that the budget still pays for."""
-        budget, each = self.config.teacher.budget, self.lengths.asked + self.lengths.written
-        limits = [math.inf if budget.calls is None else budget.calls]
+        """Teacher calls that the budget still pays for, with the votes on what they bring where the teacher votes itself."""
+        budget, measured = self.config.teacher.budget, self.lengths
+        votes = 0.0 if self.config.judge_apart else self._votes_per_call
+        read, written = measured.asked + votes * measured.vote_prompt, measured.written + votes * measured.vote
+        limits = [math.inf if budget.calls is None else budget.calls / (1 + votes)]
         if budget.tokens is not None:
-            limits.append(budget.tokens / each)
+            limits.append(budget.tokens / (read + written))
         if budget.money is not None:
-            limits.append(budget.money / money(budget, self.lengths.asked, self.lengths.written))
+            limits.append(budget.money / money(budget, read, written))
         return max(0.0, min(limits) - self.calls)
 
     def _answers(self, group: str, name: str, rows: float, prompt: float, answer: float) -> Amount:
@@ -252,6 +183,12 @@ class _Workload:
                 teacher_tokens=rows * measured.answer,
                 cached_tokens=max(0.0, rows - 1) * (measured.shots - measured.test_prompt),
             )  # fmt: skip
+
+
+def at_once(asked: TeacherConfig) -> int:
+    """Replies that are being given at the same time, where each takes `latency_s`."""
+    slots = asked.engine.replicas * asked.engine.max_num_seqs
+    return min(slots, asked.in_flight or slots) if asked.kind == "recorded" else asked.in_flight or 64
 
 
 def money(budget: BudgetConfig, prompt_tokens: float, tokens: float) -> float:

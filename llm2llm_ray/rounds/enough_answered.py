@@ -16,6 +16,7 @@ from llm2llm_ray.accuracy import Grades
 from llm2llm_ray.asking.no_answer import NOT_RECORDED, PASSING, WANTED, detail_of, reason_of, remedy
 from llm2llm_ray.config import MaxUnanswered
 from llm2llm_ray.errors import TemporaryFailure, UserError
+from llm2llm_ray.rounds.judging import judge_details
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.storage.files import Files
 
@@ -24,7 +25,7 @@ _KEPT = (
     "The stage does not count as finished. What was answered is kept, and the same command goes on: it asks only for what is "
     "missing"
 )
-_COLUMNS = ("error", "error_detail", "teacher_error", "rejected")
+_COLUMNS = ("error", "error_detail", "teacher_error", "rejected", "judge_error", "votes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,8 @@ def check_answered(files: Files, result: Mapping[str, Any], limits: MaxUnanswere
     graded = Grades.of(result)
     student = _gap("{} of {} rows have no answer", graded.evaluated, graded.errors)
     teacher = _gap("{} of {} rows got nothing from the teacher", result["rows_asked"], result["teacher_errors"])
-    gaps = [gap for gap in (student, teacher) if gap.too_many(limits)]
+    judge = _gap("{} of {} rows that votes were asked for got too few", result["rows_judged"], result["judge_errors"])
+    gaps = [gap for gap in (student, teacher, judge) if gap.too_many(limits)]
     nothing = 0 < graded.evaluated == student.missing
     if nothing and student not in gaps:
         gaps.insert(0, student)
@@ -113,5 +115,7 @@ def _details(files: Files, folder: str) -> dict[str, str]:
         elif row.get("teacher_error"):
             errors = [item["detail"] for item in json.loads(row["rejected"]) if item["reason"] in ("teacher_error", NOT_RECORDED)]
             said[row["teacher_error"]].update(detail_of(error) for error in errors if reason_of(error) == row["teacher_error"])
+        elif row.get("judge_error"):
+            said[row["judge_error"]].update(judge_details(row))
     found = {reason: max(sorted(texts), key=texts.__getitem__) for reason, texts in said.items() if texts}
     return {reason: f" ({text[:_MOST_CHARACTERS]})" for reason, text in found.items() if text}

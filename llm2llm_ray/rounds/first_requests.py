@@ -1,4 +1,5 @@
-"""What a run will ask its teacher, known before any row is wrong: so that a request can be tried, and its text be rendered.
+"""What a run will ask its teacher and its judge, known before any row is wrong: so that a request can be tried, and its text be
+rendered.
 
 Real prompts of the task with the settings of the run; the answer of another row stands for the student's wrong one.
 """
@@ -12,6 +13,7 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.judging import Judge, shown_blind
 from llm2llm_ray.rounds.solving import Solve, exam_shots
 from llm2llm_ray.tasks.splits import Splits
 from llm2llm_ray.tasks.task import Task
@@ -25,15 +27,25 @@ def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Requ
     """Requests of each kind that the teacher gets, for the longest rows; a kind that the run does not ask is left out."""
     role = _role(config, task, splits)
     sources = splits.error_source(config.evaluation.error_source)
-    asked = [role.request(imagined_mistake(task, row, splits.seed), 0, 0) for row in _longest(sources)]
+    asked = [[role.request(imagined_mistake(task, row, splits.seed), 0, 0) for row in _longest(sources)]]
+    if config.gates.relabel.votes and not config.judge:
+        asked.append(first_votes(config, task, splits))
     if not (config.evaluation.test and config.evaluation.teacher_on_test):
-        return [asked]
+        return asked
     exam = Solve(
         task, max_tokens=config.evaluation.max_tokens, shots=exam_shots(splits.seed),
         merge_system=config.teacher.system_message == "merge",
     )  # fmt: skip
     # Of the seeds: the test rows are read at the end only.
-    return [asked, [exam.request(row.id, row.input) for row in _longest(splits.seed)]]
+    return [*asked, [exam.request(row.id, row.input) for row in _longest(splits.seed)]]
+
+
+def first_votes(config: Config, task: Task, splits: Splits) -> list[Request]:
+    """Votes on the longest seeds: new rows are not there yet."""
+    relabel = config.gates.relabel
+    shown = shown_blind(task, splits.seed, relabel.examples)
+    judge = Judge(task, shown, settings=relabel, asked=config.voter, run_seed=config.run.seed)
+    return [judge.request(row.input, 0) for row in _longest(splits.seed)]
 
 
 def first_of_every_row(config: Config, task: Task, splits: Splits) -> Iterator[Request]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llm2llm_ray.asking.answerer import SAMPLING, Answerer, request_settings
-from llm2llm_ray.config import AugmentationConfig, BudgetConfig, Config
+from llm2llm_ray.config import AugmentationConfig, BudgetConfig, CapsConfig, Config
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import Example
@@ -88,13 +88,32 @@ def teacher_held(config: Config) -> bool:
     return config.evaluation.structured and config.teacher.kind == "serve"
 
 
-def committed(settings: AugmentationConfig, *, round_key: str, dataset: str, held_out: Sequence[str]) -> dict[str, Any]:
+def judged(config: Config, answerer: Answerer, examples: Sequence[Example]) -> dict[str, Any]:
+    """The judge's part of a round, beside `taught`; none where nobody votes. `answerer`: who votes, `examples`: what is shown."""
+    relabel, asked = config.gates.relabel, config.voter
+    if not relabel.votes:
+        return {}
+    unused = {"needed"} | (set() if relabel.on_doubt == "weight" else {"weight"})
+    return {
+        "judge": answerer.described(),
+        "relabel": relabel.model_dump(mode="json", exclude=unused)
+        | {"needed": relabel.least, "max_tokens": relabel.max_tokens or asked.max_tokens},
+        "vote": {name: value for name, value in request_settings(asked).items() if name not in ("temperature", "max_tokens")},
+        "shown_blind": fingerprint([asdict(row) for row in examples]),
+        "judge_budget": _limits(asked.budget),
+    }
+
+
+def committed(
+    settings: AugmentationConfig, caps: CapsConfig, *, round_key: str, dataset: str, held_out: Sequence[str]
+) -> dict[str, Any]:
     """What a round adds to `dataset`. `held_out`: ids of the dev and test versions; other rows to keep out admit others."""
     return {
         "round": round_key,
         "dataset": dataset,
         "held_out": list(held_out),
         **settings.model_dump(mode="json", include=_COMMITTED),
+        **caps.model_dump(mode="json", exclude_none=True),
     }
 
 

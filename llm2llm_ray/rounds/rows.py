@@ -42,11 +42,14 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
 
     `asked` counts the teacher's requests, `rows_asked` the rows they were about, `teacher_errors` those of them without a reply,
     `other_group` the candidates with another label than the one asked for.
+    `judged` counts the votes asked for, `rows_judged` the rows whose candidates they were about, `judge_errors` those of them
+    with a candidate for which too few could be had; `confirmed`, `doubted` and `unheard` count candidates.
     """
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     teacher_errors: Counter[str] = Counter()
+    judge_errors: Counter[str] = Counter()
     last, first_wrong, asked = -math.inf, math.inf, array("d")
     for row in round_rows(files, folder, _TALLIED):
         counts["evaluated"] += 1
@@ -68,12 +71,22 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
             rejected.update(item["reason"] for item in json.loads(row["rejected"]))
             if row["teacher_error"]:
                 teacher_errors[row["teacher_error"]] += 1
+        if row.get("votes", "[]") != "[]":
+            verdicts = json.loads(row["votes"])
+            counts["rows_judged"] += 1
+            counts.update(item["verdict"] for item in verdicts)
+            counts["votes_without_answer"] += sum(vote["said"] is None for item in verdicts for vote in item["votes"])
+            for name in ("judged", "judge_prompt_tokens", "judge_completion_tokens"):
+                counts[name] += row[name]
+            if row["judge_error"]:
+                judge_errors[row["judge_error"]] += 1
         counts["budget_stops"] += bool(row.get("budget_stop"))
     return {
         **{name: counts[name] for name in _COUNTS},
         "errors": dict(sorted(errors.items())),
         "rejected": dict(sorted(rejected.items())),
         "teacher_errors": dict(sorted(teacher_errors.items())),
+        "judge_errors": dict(sorted(judge_errors.items())),
         "overlap": _overlap(asked, first_wrong, last),
     }
 
@@ -81,12 +94,15 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
 _COUNTS = (
     "evaluated", "wrong", "truncated", "asked", "rows_asked", "other_group", "budget_stops",
     "student_tokens", "teacher_prompt_tokens", "teacher_completion_tokens",
+    "judged", "rows_judged", "confirmed", "doubted", "unheard", "votes_without_answer", "judge_prompt_tokens",
+    "judge_completion_tokens",
 )  # fmt: skip
 
 
 _TALLIED = (
     "correct", "error", "truncated", "solved_until", "prompt_tokens", "completion_tokens", "asked", "other_group", "asked_from",
     "rejected", "teacher_error", "budget_stop", "teacher_prompt_tokens", "teacher_completion_tokens",
+    "judged", "votes", "judge_error", "judge_prompt_tokens", "judge_completion_tokens",
 )  # fmt: skip
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llm2llm_ray.augmentation.caps import Caps
 from llm2llm_ray.augmentation.commit import Admitted, CommitGates, Refused
 from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.augmentation.row_index import Part, open_index
-from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
+from llm2llm_ray.config import AugmentationConfig, CapsConfig, MaxUnanswered
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.protocols import AugmentedStream, GradedStream, Stream
 from llm2llm_ray.rounds.enough_answered import check_answered
@@ -49,10 +50,11 @@ class RecordedVersions:
         settings: AugmentationConfig,
         on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
         max_unanswered: MaxUnanswered = MaxUnanswered(),  # noqa: B008  # frozen
+        caps: CapsConfig = CapsConfig(),  # noqa: B008
     ) -> None:
         self._files, self._task, self._settings = files, task, settings
         self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
-        self._max_unanswered = max_unanswered
+        self._max_unanswered, self._caps = max_unanswered, caps
         self._held_out_ids = held_out_ids  # of the dev and test versions: other rows to keep out make another commit
         self._store = VersionStore(files)
         self._stages = StageRecords(files)
@@ -100,7 +102,7 @@ class RecordedVersions:
         return record
 
     def _commit_inputs(self, dataset: DatasetVersion, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        inputs = committed(self._settings, round_key=record["key"], dataset=dataset.id, held_out=self._held_out_ids)
+        inputs = committed(self._settings, self._caps, round_key=record["key"], dataset=dataset.id, held_out=self._held_out_ids)
         return stage_key("commit", COMMIT_VERSION, inputs), inputs
 
     def _commit(self, dataset: DatasetVersion, record: Mapping[str, Any], key: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class RecordedVersions:
             HeldOut(self._held_out(), self._settings.near_test, self._seed_rows()),
             self._settings,
             self._answer,
+            Caps(self._caps, self._task.group, self._store.rows(dataset)),
         )
         refused: list[Refused] = []
         counts: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from typing import Any
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.timing.intervals import Interval, clipped, length, mean_open, overlap, peak
 from llm2llm_ray.timing.phases import Phase, phases
-from llm2llm_ray.timing.work import Role, Work
+from llm2llm_ray.timing.work import ROLES, Role, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class Activity:
     trained_tokens: int
     student: Flight
     teacher: Flight
+    judge: Flight
+    """Votes on new rows, whoever gives them."""
     busy_seconds: float
     """In which an optimizer update was computed or a request was open."""
     overlap_seconds: float
@@ -66,7 +68,7 @@ class Activity:
 
     @property
     def tokens(self) -> int:
-        return self.trained_tokens + self.student.tokens + self.teacher.tokens
+        return self.trained_tokens + self.student.tokens + self.teacher.tokens + self.judge.tokens
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -76,7 +78,7 @@ class Activity:
     @property
     def timed(self) -> bool:
         """False when requests were answered and nothing says how long they were open: then it is not known what was idle."""
-        return all(flight.peak or not flight.requests for flight in (self.student, self.teacher))
+        return all(flight.peak or not flight.requests for flight in (self.student, self.teacher, self.judge))
 
     @property
     def idle_share(self) -> float:
@@ -144,9 +146,9 @@ def _activity(phase: Phase, work: Work) -> Activity:
     stage, span = work.stage(phase.key) if phase.finished else None, (phase.started, phase.ended)
     updates = [u for u in work.updates(phase.key) if _within(u.ended, span)] if phase.key else []
     open_rows = work.rows_open(phase.key)
-    flights = {role: _flight(role, work, span, open_rows.get(role, [])) for role in ("student", "teacher")}
-    (student, student_open), (teacher, teacher_open) = flights["student"], flights["teacher"]
-    busy = clipped([*((u.started, u.ended) for u in updates), *student_open, *teacher_open], *span)
+    flights = {role: _flight(role, work, span, open_rows.get(role, [])) for role in ROLES}
+    (student, student_open), (teacher, teacher_open), (judge, judge_open) = (flights[role] for role in ROLES)
+    busy = clipped([*((u.started, u.ended) for u in updates), *student_open, *teacher_open, *judge_open], *span)
     told = (stage["result"].get("overlap") if stage else None) or {}
     return Activity(
         phase=phase,
@@ -156,6 +158,7 @@ def _activity(phase: Phase, work: Work) -> Activity:
         trained_tokens=sum(update.tokens for update in updates),
         student=student,
         teacher=teacher,
+        judge=judge,
         busy_seconds=length(busy),
         overlap_seconds=overlap(student_open, teacher_open),
         first_work_s=min(start for start, _ in busy) - phase.started if busy else None,

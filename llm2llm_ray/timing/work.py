@@ -15,7 +15,8 @@ from llm2llm_ray.storage.replies import read_replies
 from llm2llm_ray.storage.training_log import TrainingLog
 from llm2llm_ray.timing.intervals import Interval
 
-Role = Literal["student", "teacher"]
+Role = Literal["student", "teacher", "judge"]
+ROLES: tuple[Role, ...] = ("student", "teacher", "judge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Work:
 
     @cached_property
     def asked(self) -> list[Asked]:
-        """Every reply of student and teacher, in the order in which they came."""
+        """Every reply of student, teacher and judge, in the order in which they came."""
         return sorted(self._replies(), key=lambda reply: reply.came)
 
     def _replies(self) -> Iterator[Asked]:

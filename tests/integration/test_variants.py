@@ -165,3 +165,30 @@ def test_a_service_teaches_errors_on_augmented_rows_are_augmented_and_training_g
     assert exams["baseline"]["updates"] == sum(int(s["metrics"]["updates"]) for s in students), (
         "matched in the updates of the whole chain"
     )
+
+
+def test_a_judge_apart_keeps_the_rows_whose_label_its_votes_confirm(tmp_path: Path, tiny_model: str) -> None:
+    """The teacher's texts are numbered, and the judge finds that the even ones are of `billing`, the others of `shipping`."""
+    run = scripted_run(tmp_path, tiny_model)
+    votes = [{"match": f"of kind {n},", "reply": f" {LABELS[n % 2]}\n"} for n in range(40)]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in votes))
+    run.config["judge"] = {"kind": "scripted", "model": str(tmp_path / "votes.jsonl"), "style": "completion"}
+    run.config["gates"] = {"relabel": {"votes": 3}, "caps": {"per_seed": 1}}
+    run.config["augmentation"] = {"per_wrong": 4}
+    run.finish()
+
+    (round_,) = [stage["result"] for stage in stages(run, "round") if stage["result"]["asked"]]
+    grown = [row for row in rows_of(run, "001") if row["origin"] == "augmented"]
+    numbers = [int(re.findall(r"of kind (\d+),", row["input"])[0]) for row in grown]
+    assert grown and [row["output"] for row in grown] == [LABELS[number % 2] for number in numbers]
+    assert len({row["seed_id"] for row in grown}) == len(grown), "one row of each seed"
+    rejected = run.report()["iterations"][0]["round"]["rejected"]
+    assert rejected["relabelled"] == round_["doubted"] > 0 and round_["confirmed"] >= len(grown)
+    assert round_["unheard"] == round_["votes_without_answer"] == 0
+    assert round_["judged"] == 2 * (round_["confirmed"] + round_["doubted"]), "all votes on a text say the same: two settle it"
+
+    calls = [json.loads(line)["seed"] for line in (run.path / "judge_calls.jsonl").read_text().splitlines()]
+    assert len(set(calls)) == len(calls) <= round_["judged"], "a text that stands in several rows is voted on once"
+    again = len(calls)
+    run.finish()
+    assert len((run.path / "judge_calls.jsonl").read_text().splitlines()) == again

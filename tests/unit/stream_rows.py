@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED
+from llm2llm_ray.rounds.judging import JUDGED, UNJUDGED
 from llm2llm_ray.rounds.solving import SOLVED
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.types import Lineage
@@ -21,6 +22,8 @@ SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "input", "output", "origin", "seed_id")]
     + [(name, _ARROW[kind]) for name, kind in {**SOLVED, **ASKED}.items()]
 )
+"""Of a round in which nobody votes."""
+VOTED = pa.schema([*SCHEMA, *((name, _ARROW[kind]) for name, kind in JUDGED.items() if name not in SCHEMA.names)])
 
 
 def solved(id: str, *, correct: bool = True, error: str = "", **other: Any) -> dict[str, Any]:
@@ -55,10 +58,24 @@ def augmented(id: str, *texts: str, output: str = "billing", rejected: Sequence[
     return solved(id, correct=False) | asked | other
 
 
+def judged(row: Mapping[str, Any], *verdicts: str, said: Sequence[str | None] = (), **other: Any) -> dict[str, Any]:
+    """A row whose candidates were voted on, one vote each (`said`; a text with a colon is an error)."""
+    votes = []
+    for index, (verdict, word) in enumerate(zip(verdicts, said or [None] * len(verdicts), strict=True)):
+        error = word if word and ":" in word else ""
+        vote = {"said": None if error else word, "agrees": verdict == "confirmed", "error": error}
+        votes.append({"ordinal": 0, "attempt": 0, "index": index, "verdict": verdict, "votes": [vote]})
+    asked = {"judged": len(verdicts), "judge_prompt_tokens": 50, "judge_completion_tokens": 3, "votes": json.dumps(votes)}
+    return {**UNJUDGED, **row, **asked, **other}
+
+
 def write_rows(files: Files, folder: str, rows: Sequence[Mapping[str, Any]], rows_per_file: int = 2) -> None:
     for start in range(0, len(rows), rows_per_file):
         with pa.BufferOutputStream() as sink:
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows[start : start + rows_per_file]], schema=SCHEMA), sink)
+            some = [dict(row) for row in rows[start : start + rows_per_file]]
+            voted = any("votes" in row for row in rows)
+            table = [UNJUDGED | row for row in some] if voted else some
+            pq.write_table(pa.Table.from_pylist(table, schema=VOTED if voted else SCHEMA), sink)
             files.write_once(f"{folder}/{start:06d}.parquet", sink.getvalue().to_pybytes())
 
 

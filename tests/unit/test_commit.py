@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.augmentation import commit, similarity
+from llm2llm_ray.augmentation.caps import Caps
 from llm2llm_ray.augmentation.commit import Admitted, Candidate, CommitGates, Refused
 from llm2llm_ray.augmentation.held_out import HeldOut
-from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.config import AugmentationConfig, CapsConfig
 from llm2llm_ray.tasks.normal_form import same_text
 from llm2llm_ray.types import Example, Lineage
 
@@ -105,6 +106,37 @@ def test_the_row_keeps_its_lineage_and_its_id_depends_on_it() -> None:
         _candidate("Where is that?"),
     ]
     assert len({row.id, *(variant.example().id for variant in variants)}) == 7
+
+
+def _capped(existing: list[Example], **caps: int) -> CommitGates:
+    settings = AugmentationConfig()
+    found = Caps(CapsConfig(**caps), lambda row: row.output, existing)
+    return CommitGates([_SEED], HeldOut([_TEST], settings.near_test), settings, str.strip, found)
+
+
+def test_a_version_holds_no_more_new_rows_of_a_seed_or_class_than_the_caps_say() -> None:
+    texts = [f"{word} is it?" for word in ("where", "when", "whose", "which", "how large")]
+    rows = [
+        _candidate(texts[0], seed_id="s-1", ordinal=0), _candidate(texts[1], "account", seed_id="s-1", ordinal=1),
+        _candidate(texts[2], seed_id="s-1", ordinal=2), _candidate(texts[3], seed_id="s-2"), _candidate(texts[4], seed_id="s-3"),
+    ]  # fmt: skip
+    admitted = ("", "a-")
+    assert _verdicts(_capped([], per_seed=2), *rows) == [
+        admitted, admitted, ("seed_cap", "2 new rows from s-1"), admitted, admitted,
+    ]  # fmt: skip
+    assert _verdicts(_capped([], per_class=2), *rows) == [
+        admitted, admitted, admitted, ("class_cap", "2 new rows of billing"), ("class_cap", "2 new rows of billing"),
+    ]  # fmt: skip
+    earlier = [_SEED, _candidate("Earlier one?", seed_id="s-1").example()]
+    assert _verdicts(_capped(earlier, per_seed=2), *rows) == [
+        admitted, ("seed_cap", "2 new rows from s-1"), ("seed_cap", "2 new rows from s-1"), admitted, admitted,
+    ], "rows of earlier iterations count, rows that were given do not"  # fmt: skip
+    assert _verdicts(_capped(earlier), *rows) == [admitted] * 5
+
+
+def test_a_row_that_is_refused_for_itself_takes_no_place() -> None:
+    copy, own = _candidate(_SEED.input, ordinal=0), _candidate("Where is it?", ordinal=1)
+    assert _verdicts(_capped([], per_seed=1), copy, own) == [("duplicate", "of s-1 (1.00)"), ("", "a-")]
 
 
 _CANDIDATES = st.lists(

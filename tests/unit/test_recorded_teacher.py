@@ -279,10 +279,10 @@ def test_a_live_teacher_is_asked_only_for_what_the_file_lacks_and_only_that_is_p
         teacher = replace_url(service.url, budget=BudgetConfig(calls=1))
         rows, role = taught(tmp_path / "second", teacher, 4, recorded=path)
         assert len(service.requests) == 1
-        assert role._budget is not None and role._budget.calls == 1
+        assert role.line.budget is not None and role.line.budget.calls == 1
         again, role = taught(tmp_path / "second", teacher, 4, recorded=path)
         assert len(service.requests) == 1
-        assert role._budget is not None and role._budget.calls == 1, "a run that goes on has paid for one"
+        assert role.line.budget is not None and role.line.budget.calls == 1, "a run that goes on has paid for one"
     assert [row["candidates"] for row in rows[:3]] == [row["candidates"] for row in first]
     assert [row["candidates"] for row in again] == [row["candidates"] for row in rows]
     assert not any(row["budget_stop"] for row in rows)

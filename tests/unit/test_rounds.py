@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_rows import augmented, solved, write_rows
+from stream_rows import augmented, judged, solved, write_rows
 
 from llm2llm_ray.rounds.rows import candidates_of, round_rows, tally
 from llm2llm_ray.storage.files import Files
@@ -35,6 +35,26 @@ def test_counts_and_tokens(tmp_path: Path) -> None:
     assert found["teacher_errors"] == {"timeout": 1}
     assert found["student_tokens"] == 5 * 12
     assert (found["teacher_prompt_tokens"], found["teacher_completion_tokens"]) == (200, 40)
+
+
+def test_votes_are_counted_by_what_they_came_to(tmp_path: Path) -> None:
+    found = told(
+        tmp_path,
+        solved("s-1"),
+        judged(augmented("s-2", "a", "b"), "confirmed", "doubted", said=["billing", "account"]),
+        judged(augmented("s-3", "c"), "unheard", said=["unavailable: why"], judge_error="unavailable"),
+        augmented("s-4", rejected=["empty"]),
+    )
+    assert {name: found[name] for name in ("judged", "rows_judged", "confirmed", "doubted", "unheard")} == {
+        "judged": 3, "rows_judged": 2, "confirmed": 1, "doubted": 1, "unheard": 1,
+    }  # fmt: skip
+    assert (found["judge_prompt_tokens"], found["judge_completion_tokens"]) == (100, 6)
+    assert (found["votes_without_answer"], found["judge_errors"]) == (1, {"unavailable": 1})
+
+
+def test_a_round_without_votes_has_none(tmp_path: Path) -> None:
+    found = told(tmp_path, augmented("s-1", "a"))
+    assert (found["judged"], found["rows_judged"], found["judge_errors"]) == (0, 0, {})
 
 
 def test_a_budget_stop_before_the_first_call_is_told(tmp_path: Path) -> None:

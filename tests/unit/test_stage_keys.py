@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from stream_rows import augmented
 
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.asking.scripted import script_sha
@@ -42,6 +43,7 @@ from llm2llm_ray.types import DatasetVersion, Example, Iteration, Reply, Round, 
 
 LABELS = ["billing", "shipping"]
 ROW = {"id": "r-1", "input": "Where is the parcel?", "output": "shipping", "origin": "seed", "seed_id": None}
+CANDIDATE = augmented("r-1", "When does it come?", output="shipping")
 BASE: Mapping[str, Any] = {
     "task.name": "classification", "task.data": "rows", "task.options": {"labels": LABELS},
     "student.model": "student", "student.engine.dtype": "float32",
@@ -109,6 +111,7 @@ def inputs_of(config: Config) -> tuple[Inputs, list[Example]]:
         config=config, task=task, run_root="run", device="gpu" if config.cluster.device == "gpu" else "cpu",
         student_model=config.student.model, student_sha=f"sha of {config.student.model}", teacher_model=teacher.model,
         teacher_sha=script_sha(teacher.model) if teacher_sha is None else teacher_sha,
+        judge_model=config.judge.model if config.judge else "", judge_sha=script_sha(config.judge.model) if config.judge else "",
         recorded_sha=script_sha(recorded) if recorded else "",
         replies_sha=script_sha(teacher.replies) if teacher.replies else "",
         seeds=version(splits.seed), dev=version(splits.dev), test=version(splits.test),
@@ -169,11 +172,13 @@ class Noted:
         held_out = [version.id for version in (self.inputs.dev, self.inputs.test) if version]
         round_key = self.keys["round", dataset.iteration]
         self._note("commit", dataset.iteration, committed(
-            self.parts.settings(), round_key=round_key, dataset=dataset.id, held_out=held_out
+            self.parts.settings(), self.inputs.config.gates.caps, round_key=round_key, dataset=dataset.id, held_out=held_out
         ))  # fmt: skip
         if dataset.iteration == 0:
             row = self._asked("student's reply", augmented.graded.solve, ROW)
             self._asked("teacher's reply", augmented.augment, row)
+            if augmented.judge:
+                self._asked("judge's reply", augmented.judge, CANDIDATE)
         grown = DatasetVersion(
             id=f"{dataset.id}+", iteration=dataset.iteration + 1, parent=dataset.id, parts=dataset.parts, num_rows=13
         )
@@ -207,11 +212,15 @@ def changed(before: Keys, after: Keys) -> set[str]:
 
 
 T, R, C, E, X, s, t = "train", "round", "commit", "exam", "teacher exam", "student's reply", "teacher's reply"
+v = "judge's reply"
 NOTHING: set[str] = set()
 ANSWERS = {R, C, E, s}
 """The student answers otherwise. (A commit's inputs hold its round's key.)"""
 TEACHES = {R, C, X, t}
 """The teacher answers otherwise."""
+VOTES = {"gates.relabel.votes": 3}
+APART = VOTES | {"judge": {"kind": "scripted", "model": "replies.jsonl"}}
+"""Somebody else than the teacher votes."""
 
 # field, another value, what gets new keys, what stands beside it in the config
 TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
@@ -334,6 +343,30 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.max_words", 9, {R, C}, {}),
     ("augmentation.near_duplicate", 0.5, {C}, {}),
     ("augmentation.near_test", 0.5, {C}, {}),
+    ("gates.relabel.votes", 3, {R, C}, {}),
+    ("gates.relabel.votes", 5, {R, C}, VOTES),
+    ("gates.relabel.needed", 3, {R, C}, VOTES),
+    ("gates.relabel.needed", 2, NOTHING, VOTES),  # what None is of three
+    ("gates.relabel.temperature", 0.5, {R, C, v}, VOTES),
+    ("gates.relabel.temperature", 0.5, NOTHING, {}),
+    ("gates.relabel.examples", 1, {R, C, v}, VOTES),
+    ("gates.relabel.max_tokens", 9, {R, C, v}, VOTES),
+    ("gates.relabel.max_tokens", 512, NOTHING, VOTES),  # the teacher's
+    ("gates.relabel.on_doubt", "keep", {R, C}, VOTES),
+    ("gates.relabel.weight", 0.25, NOTHING, VOTES),
+    ("gates.caps.per_class", 5, {C}, {}),
+    ("gates.caps.per_seed", 5, {C}, {}),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl"}, {R, C, v}, VOTES),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl"}, NOTHING, {}),
+    ("judge", {"kind": "scripted", "model": "replies-2.jsonl"}, {R, C, v}, APART),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl", "style": "completion"}, {R, C, v}, APART),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl", "temperature": 0.1}, NOTHING, APART),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl", "latency_s": 0.1}, NOTHING, APART),
+    ("judge", {"kind": "scripted", "model": "replies.jsonl", "budget": {"calls": 9}}, {R, C}, APART),
+    ("teacher.top_p", 0.5, {R, C, t, v}, VOTES),
+    ("teacher.top_p", 0.5, {R, C, t}, APART),
+    ("teacher.system_message", "merge", {R, C, X, t, v}, VOTES),
+    ("run.seed", 1, {R, C, t, v}, VOTES),
     ("evaluation.error_source", "dev", {R, C}, {}),
     ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
     ("evaluation.judge_by", "pass_rate", {R, C, s}, {}),  # the first request is a sampled one; exams are greedy

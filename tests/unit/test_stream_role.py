@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from openai_server import Answer, answer, failure, serving
-from stream_rows import SCHEMA, solved
+from stream_rows import SCHEMA, VOTED, solved
 
 from llm2llm_ray.asking.answerer import teacher as teacher_answerer
-from llm2llm_ray.config import AugmentationConfig, TeacherConfig
+from llm2llm_ray.config import AugmentationConfig, BudgetConfig, RelabelConfig, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
-from llm2llm_ray.runtime.streaming.asker import RoleSpec, StreamRole
+from llm2llm_ray.rounds.judging import JUDGED, Judge
+from llm2llm_ray.runtime.streaming.asker import Asker, RoleSpec, StreamRole
 from llm2llm_ray.runtime.streaming.transports import ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies
@@ -79,6 +81,47 @@ def test_a_service_that_is_gone_is_not_asked_for_every_row(tmp_path: Path) -> No
         assert len(service.requests) == 1 + 8
     assert [row["teacher_error"] for row in rows] == ["", *["unavailable"] * 29]
     assert "not sent" in rows[-1]["rejected"] and "HTTP 503" in rows[1]["rejected"]
+
+
+def test_a_teacher_that_votes_itself_pays_from_one_budget_by_one_line_and_no_vote_twice(tmp_path: Path) -> None:
+    """Two rows: two calls for their new texts, which are one text, and two votes on it; the budget is for four calls."""
+    votes = RelabelConfig(votes=3)
+    with serving(ANSWER, ANSWER, answer("billing"), answer("Billing")) as service:
+        config = TeacherConfig(
+            kind="openai", model="big", base_url=service.url, api_key_env="TEACHER_KEY", budget=BudgetConfig(calls=4)
+        )  # fmt: skip
+        roles = {
+            "teacher": (
+                Augment(TASK, Peers(TASK, SEEDS), teacher=config, settings=AugmentationConfig(), iteration=0, run_seed=7), ASKED
+            ),
+            "judge": (Judge(TASK, SEEDS[:1], settings=votes, asked=config, run_seed=7), JUDGED),
+        }  # fmt: skip
+
+        async def go() -> list[dict[str, Any]]:
+            asker = Asker(served=False)
+            schema = pa.schema([column for column in SCHEMA if column.name not in ASKED])
+            rows = [{name: solved(f"r-{n}", correct=False)[name] for name in schema.names} for n in range(2)]
+            table = pa.Table.from_pylist(rows, schema=schema)
+            for name, (role, adds) in roles.items():
+                spec = RoleSpec(
+                    name=name, role=role, adds=adds, route=ServiceRoute(teacher=config), answerer=teacher_answerer(config, ""),
+                    run_root=str(tmp_path), replies=f"replies/{name}-000", in_flight=1, asker=None, budget=config.budget,
+                    budget_replies=("replies/teacher-000", "replies/judge-000"),
+                )  # fmt: skip
+                made = asyncio.get_running_loop().create_future()
+                made.set_result(spec)
+                table = await asker.answer("a stream", name, [made], table)
+            return table.to_pylist()
+
+        first = asyncio.run(go())
+        assert len(service.requests) == 4
+        again = asyncio.run(go())
+        assert len(service.requests) == 4, "everything is stored"
+    for rows in (first, again):
+        assert [row["budget_stop"] for row in rows] == [False, False]
+        assert [json.loads(row["votes"])[0]["verdict"] for row in rows] == ["confirmed", "confirmed"]
+        assert [row["judged"] for row in rows] == [2, 2]
+    assert set(first[0]) == set(VOTED.names)
 
 
 @pytest.mark.parametrize("sign", [ANSWER, failure(400, "this one is refused")], ids=["answer", "refusal"])

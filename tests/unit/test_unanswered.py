@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_rows import Stream, augmented, solved
+from stream_rows import Stream, augmented, judged, solved
 from test_versioning import SEEDS, TASK
 
 from llm2llm_ray.asking.no_answer import NO_BUDGET, is_kept
@@ -118,6 +118,18 @@ def test_the_words_said_most_often_stand_for_a_reason(files: Files) -> None:
     rows = [*student(2, "unavailable", "HTTP 503"), *student(1, "unavailable", "no answer within 120 s")]
     with pytest.raises(TemporaryFailure, match=r"3 unavailable \(HTTP 503\)\."):
         versions(files).drained(Stream(files, rows))
+
+
+@pytest.mark.parametrize(("error", "kind"), [("unavailable: HTTP 503", TemporaryFailure), ("prompt_too_long: 900", UserError)])
+def test_rows_that_too_few_votes_could_be_had_for_leave_the_round_open(files: Files, error: str, kind: type[Exception]) -> None:
+    reason, _, words = error.partition(": ")
+    rows = [
+        *(judged(augmented(f"s-{n}", "a"), "confirmed", said=["billing"]) for n in range(9)),
+        judged(augmented("s-9", "b"), "unheard", said=[error], judge_error=reason),
+    ]
+    with pytest.raises(kind, match=rf"1 of 10 rows that votes were asked for got too few: 1 {reason} \({words}\)"):
+        versions(files).drained(Stream(files, rows))
+    assert recorded(files) == []
 
 
 @pytest.mark.parametrize(("error", "kind"), [("unavailable", TemporaryFailure), ("refused", UserError)])

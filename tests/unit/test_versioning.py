@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_rows import Stream, augmented, solved
 
-from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.config import AugmentationConfig, CapsConfig
 from llm2llm_ray.rounds.round_inputs import committed
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.storage.files import Files
@@ -197,7 +197,9 @@ def test_a_task_that_reads_answers_otherwise_makes_the_index_anew(files: Files) 
 
 
 def test_a_commit_depends_on_what_it_adds_to() -> None:
-    first, second = (committed(AugmentationConfig(), round_key="r", dataset=dataset, held_out=["h"]) for dataset in ("d0", "d1"))
+    first, second = (
+        committed(AugmentationConfig(), CapsConfig(), round_key="r", dataset=dataset, held_out=["h"]) for dataset in ("d0", "d1")
+    )
     assert first != second
 
 

@@ -62,7 +62,8 @@ class Driver:
         """
         quiet_data_context()
         config = self._inputs.config
-        if config.evaluation.recorded_answers is None or config.teacher.kind == "serve":
+        asked = filter(None, (config.teacher, config.judge_apart))
+        if config.evaluation.recorded_answers is None or any(model.kind == "serve" for model in asked):
             import_engines()  # with the cores to itself: what starts from here on waits for it
         parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
         self._trainer = trainer = RayTrainer(
@@ -178,6 +179,7 @@ class Driver:
             parts.settings(),
             self._stage,
             inputs.config.evaluation.max_unanswered,
+            inputs.config.gates.caps,
         )
 
     def _stage(self, stage: str, iteration: int) -> None:

@@ -34,6 +34,9 @@ class Inputs:
     """A live teacher's own replies (`teacher.replies`), as a file of the run; "" without."""
     replies_told: Mapping[str, Any] = field(default_factory=dict)
     """What the file of recorded replies says of itself (`asking.recorded.About`); empty without one."""
+    judge_model: str = ""
+    judge_sha: str = ""
+    """As the teacher's, of a model apart that votes; "" without one."""
     recorded_sha: str = ""
     """Of the content of `evaluation.recorded_answers`."""
     device: str
@@ -54,4 +57,5 @@ def _with_dtypes(config: Config, native: str) -> Config:
         dtype = native if engine.dtype == "auto" else engine.dtype
         return section.model_copy(update={"engine": engine.model_copy(update={"dtype": dtype})})
 
-    return config.model_copy(update={"student": found(config.student), "teacher": found(config.teacher)})
+    judge = config.judge and found(config.judge)
+    return config.model_copy(update={"student": found(config.student), "teacher": found(config.teacher), "judge": judge})

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from transformers import AutoTokenizer
 
 from llm2llm_ray.asking.scripted import script_sha
-from llm2llm_ray.config import Config
+from llm2llm_ray.config import Config, TeacherConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
@@ -99,21 +99,20 @@ def prepare(
         show(models | {"doing": doing})
 
     student = resolve_model(config.student.model, tell)
+    folders = {config.student.model: student}
     given = given_replies(config.teacher, files)
-    if config.teacher.kind == "serve":
-        teacher = student if config.teacher.model == config.student.model else resolve_model(config.teacher.model, tell)
-        teacher_sha = model_sha(teacher)
-    elif config.teacher.kind == "recorded":
+    if config.teacher.kind == "recorded":
         assert given is not None
         teacher, teacher_sha = given.path, given.about.sha
     else:
-        teacher = config.teacher.model
-        teacher_sha = script_sha(teacher) if config.teacher.kind == "scripted" else ""
+        teacher, teacher_sha = _asked_model(config.teacher, folders, tell)
+    judge, judge_sha = _asked_model(config.judge_apart, folders, tell) if config.judge_apart else ("", "")
     check_lengths(
         config,
         checked,
         student=AutoTokenizer.from_pretrained(student),
         teacher=AutoTokenizer.from_pretrained(teacher) if config.teacher.kind == "serve" else None,
+        voter=AutoTokenizer.from_pretrained(judge or teacher) if config.voter.kind == "serve" else None,
     )
     resolved = config.model_dump_json(indent=1).encode()
     files.write_once(config_path(config), resolved)
@@ -128,6 +127,8 @@ def prepare(
         "student_sha": model_sha(student),
         "teacher_model": teacher,
         "teacher_sha": teacher_sha,
+        "judge_model": judge,
+        "judge_sha": judge_sha,
         "replies_path": given.path if given and config.teacher.replies else "",
         "replies_sha": given.about.sha if given and config.teacher.replies else "",
         "replies_told": asdict(given.about) if given else {},
@@ -136,6 +137,15 @@ def prepare(
         "dev": _held_out(files, "dev", splits.dev),
         "test": _held_out(files, "test", splits.test),
     }
+
+
+def _asked_model(asked: TeacherConfig, folders: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
+    """Where a teacher or judge lies, or what it is called, and its sha. `folders`: of models resolved before; adds its own."""
+    if asked.kind != "serve":
+        return asked.model, script_sha(asked.model) if asked.kind == "scripted" else ""
+    if asked.model not in folders:
+        folders[asked.model] = resolve_model(asked.model, tell)
+    return folders[asked.model], model_sha(folders[asked.model])
 
 
 def config_path(config: Config) -> str:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
-from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig
+from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig, TeacherConfig
 from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
-from llm2llm_ray.rounds.round_inputs import solved, solved_by_teacher, taught, teacher_held
+from llm2llm_ray.rounds.judging import JUDGED, Judge, shown_blind
+from llm2llm_ray.rounds.round_inputs import judged, solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
 from llm2llm_ray.rounds.weakness import student_role
 from llm2llm_ray.runtime.driver.inputs import Inputs
@@ -39,10 +40,14 @@ class Parts:
     make_asker: Callable[..., Any] = open_asker
     student_asker: Any = field(init=False)
     teacher_asker: Any = field(init=False)
+    judge_asker: Any = field(init=False)
+    """The teacher's where it votes itself: what it may be asked is one number."""
 
     def __post_init__(self) -> None:
         self.student_asker = self.make_asker(served=self.config.evaluation.recorded_answers is None)
         self.teacher_asker = self.make_asker(served=self.config.teacher.served)
+        apart = self.config.judge_apart
+        self.judge_asker = self.make_asker(served=apart.served) if apart else self.teacher_asker
 
     @property
     def config(self) -> Config:
@@ -58,9 +63,11 @@ class Parts:
             spec = self._spec("teacher", self.inputs.teacher_model, self.inputs.teacher_sha, teacher.engine)
             recorded = teacher.kind == "recorded"
             found.append(replace(spec, replies=teacher.model, latency_s=teacher.latency_s) if recorded else spec)
+        if config.judge_apart and config.judge_apart.served:
+            found.append(self._spec("judge", self.inputs.judge_model, self.inputs.judge_sha, config.judge_apart.engine))
         return found
 
-    def _spec(self, role: Literal["student", "teacher"], model: str, sha: str, engine: Any) -> EngineSpec:
+    def _spec(self, role: Literal["student", "teacher", "judge"], model: str, sha: str, engine: Any) -> EngineSpec:
         return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
 
     def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
@@ -124,6 +131,7 @@ class Parts:
 
     def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
         config, settings = self.config, self.settings()
+        seeds = list(seeds)
         peers = Peers(self.inputs.task, seeds)
 
         def teacher(iteration: int) -> tuple[RoleSpec, Mapping[str, Any]]:
@@ -140,10 +148,26 @@ class Parts:
             )  # fmt: skip
             return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id, replies=self.inputs.replies_sha)
 
-        return RayAugmenter(teacher=teacher)
+        return RayAugmenter(teacher=teacher, judge=self._judge(seeds) if config.gates.relabel.votes else None)
+
+    def _judge(self, seeds: Iterable[Example]) -> tuple[RoleSpec, Mapping[str, Any]]:
+        """Who votes on new rows: the teacher itself, by its own asker and budget, or a model apart."""
+        config, relabel = self.config, self.config.gates.relabel
+        examples = shown_blind(self.inputs.task, seeds, relabel.examples)
+        asked = self._asked_of_judge(config.judge_apart) if config.judge_apart else self._asked_of_teacher()
+        spec = RoleSpec(
+            name="judge",
+            role=Judge(self.inputs.task, examples, settings=relabel, asked=config.voter, run_seed=config.run.seed),
+            adds=JUDGED,
+            run_root=self.inputs.run_root,
+            replies=_VOTES,
+            **asked,
+        )
+        return spec, judged(config, asked["answerer"], examples)
 
     def _paid_for(self) -> tuple[str, ...]:
-        return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)))
+        votes = () if self.config.judge_apart else (_VOTES,)
+        return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)), *votes)
 
     def _student_in_flight(self, rows: int) -> int:
         """On CPU an eighth of the rows, so that a small set still comes in waves and the teacher starts after the first."""
@@ -152,8 +176,10 @@ class Parts:
         return self.config.evaluation.in_flight or fitting
 
     def _teacher_in_flight(self) -> int:
-        served = self.config.teacher.served
-        return self.config.teacher.in_flight or (self._enough(self.config.teacher.engine) if served else 64)
+        return self._in_flight(self.config.teacher)
+
+    def _in_flight(self, asked: TeacherConfig) -> int:
+        return asked.in_flight or (self._enough(asked.engine) if asked.served else 64)
 
     def _enough(self, engine: EngineConfig) -> int:
         """Requests that keep all replicas busy."""
@@ -232,10 +258,34 @@ class Parts:
             else None,
         }
 
+    def _asked_of_judge(self, judge: TeacherConfig) -> dict[str, Any]:
+        """As `_asked_of_teacher`, of a model apart."""
+        model, sha = self.inputs.judge_model, self.inputs.judge_sha
+        route: Route = ServiceRoute(teacher=judge, sha=sha, log=self.files.absolute("judge_calls.jsonl"))
+        if judge.served:
+            route = EngineRoute(
+                app=app_name(self.config.run.name, "judge"), tokenizer=model, model=judge.model,
+                max_model_len=judge.engine.max_model_len, weights=(model, sha),
+            )  # fmt: skip
+        return {
+            "route": route,
+            "answerer": answerer.teacher(judge, sha),
+            "in_flight": self._in_flight(judge),
+            "budget": judge.budget,
+            "budget_replies": (_VOTES,),
+            "progress": self.progress,
+            "asker": self.judge_asker,
+            "asked_of": lineage_teacher(judge, ""),
+        }
+
     def _load(self, student: Student) -> None:
         if self.config.evaluation.recorded_answers is None:
             replicas = load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
             Events(self.files).add("weights_loaded", iteration=student.iteration, sha=student.sha, replicas=replicas)
+
+
+_VOTES = "replies/judge-votes"
+"""Of all iterations: the same text is voted on once."""
 
 
 def _teacher_replies(iteration: int) -> str:

@@ -18,6 +18,7 @@ from llm2llm_ray.config.schedule import asking, num_iterations, rows_per_call
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.judging import Judge, shown_blind
 from llm2llm_ray.rounds.solving import Solve, exam_shots
 from llm2llm_ray.runtime.models.tokens import ChatRefused, completion_ids, encode, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
@@ -38,8 +39,9 @@ class Misfit:
     why: str
 
 
-def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: Any | None) -> None:
-    """`student` and `teacher` are tokenizers (None: no teacher of ours to serve). Raises UserError for all that does not fit."""
+def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: Any | None, voter: Any | None = None) -> None:
+    """`student`, `teacher` and `voter` (of the model that votes on new rows) are tokenizers; None: of no model of ours to serve.
+    Raises UserError for all that does not fit."""
     told = [*_training(config, checked, student)]
     if config.evaluation.recorded_answers is None:
         told += _evaluation(config, checked, student)
@@ -49,6 +51,8 @@ def check_lengths(config: Config, checked: Checked, *, student: Any, teacher: An
         told += _weighed(config, checked, student)
     if teacher is not None:
         told += [*_asking(config, checked, teacher), *_teacher_exam(config, checked, teacher)]
+    if voter is not None and config.gates.relabel.votes:
+        told += _voting(config, checked, voter)
     if told:
         raise UserError("\n".join(told))
 
@@ -200,6 +204,30 @@ def _teacher_exam(config: Config, checked: Checked, tokenizer: Any) -> Iterator[
     yield from _told(
         f"test, asked of the teacher, teacher.engine.max_model_len={context}", misfits, len(rows),
         lambda size: f"Set teacher.engine.max_model_len={size}, or evaluation.teacher_on_test=false",
+    )  # fmt: skip
+
+
+def _voting(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
+    """New rows are taken to be as long as the seeds."""
+    seeds, relabel, asked = checked.splits.seed, config.gates.relabel, config.voter
+    most, context = relabel.max_tokens or asked.max_tokens, asked.engine.max_model_len
+    shown = shown_blind(checked.task, seeds, relabel.examples)
+    judge = Judge(checked.task, shown, settings=relabel, asked=asked, run_seed=config.run.seed)
+    misfits = []
+    for row in seeds:
+        prompt = len(_chat_ids(tokenizer, judge.request(row.input, 0).prompt, _MERGE))
+        gold = len(encode(tokenizer, "", checked.task.completion(row.output))[0]) - len(encode(tokenizer, "", "")[0])
+        room = answer_room(prompt, max_tokens=most, context=context)
+        if room is None or gold > room:
+            misfits.append(Misfit(row.id, prompt + max(gold, min(LEAST_ANSWER, most)), f"a vote's prompt has {prompt} tokens"))
+    field = "judge" if config.judge else "teacher"
+    yield from _told(
+        f"seeds as a new row would be voted on, {field}.engine.max_model_len={context} and {most} tokens for a vote",
+        misfits, len(seeds),
+        lambda size: (
+            f"Set {field}.engine.max_model_len={size}, raise gates.relabel.max_tokens where answers are longer, or show fewer "
+            "examples (gates.relabel.examples)"
+        ),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Student and teacher engines: two Ray Serve applications that live as long as the run, of vLLM or of recorded replies.
+"""The engines of student, teacher and judge: Ray Serve applications that live as long as the run, of vLLM or of recorded replies.
 
 Weights change by `load_weights` and replica counts by `scale_engine`, both without a restart. Names carry the run, so that only
 this run's applications are ever deleted.
@@ -59,7 +59,7 @@ def deployment_options(engine: EngineConfig) -> dict[str, Any]:
 class EngineSpec:
     """One engine of one run. Example: EngineSpec(role="student", app="llm2llm-demo-student", model="/…/base", sha="9f…")"""
 
-    role: Literal["student", "teacher"]
+    role: Literal["student", "teacher", "judge"]
     app: str
     model: str
     sha: str
@@ -111,14 +111,14 @@ def scale_engine(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_f
 
 
 def _application(spec: EngineSpec, cluster: ClusterConfig, *, device: str, run_folder: str) -> serve.Application:
+    labels = cluster.labels.get("student" if spec.role == "student" else "teacher")
     if spec.replies is not None:
-        return _replies_application(spec, cluster.labels.get(spec.role), run_folder)
+        return _replies_application(spec, labels, run_folder)
     # Not at the top: see `import_engines`.
     from ray.serve.llm import build_llm_deployment
 
     from llm2llm_ray.runtime.serving.server import EngineServer
 
-    labels = cluster.labels.get(spec.role)
     application = build_llm_deployment(
         llm_config(spec, cluster, device=device, run_folder=run_folder),
         deployment_cls=EngineServer,
@@ -149,7 +149,7 @@ def _replies_application(spec: EngineSpec, labels: Mapping[str, str] | None, run
 def stop_engines(run: str) -> list[str]:
     """Delete this run's applications and no others. Returns their names."""
     # Whole names: run "demo" must not take those of run "demo-2".
-    mine = sorted({app_name(run, role) for role in ("student", "teacher")} & serve.status().applications.keys())
+    mine = sorted({app_name(run, role) for role in ("student", "teacher", "judge")} & serve.status().applications.keys())
     with ThreadPoolExecutor(max(1, len(mine))) as beside:  # each takes three seconds to end
         list(beside.map(serve.delete, mine))
     return mine

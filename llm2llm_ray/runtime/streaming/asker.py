@@ -1,4 +1,4 @@
-"""What a stream asks, for both roles: keeps many requests in flight, stores every reply, and hands graded or augmented rows back.
+"""What a stream asks, for every role: keeps many requests in flight, stores every reply, and hands graded or augmented rows back.
 
 Invariant: a reply is durable in the reply store before its row goes on, and a request whose reply is stored is never sent. An
 error whose cause may be mended is no reply: it is told in its row, and asked again when the stage is.
@@ -84,27 +84,38 @@ class RoleSpec:
     """Names the stream to the driver: the actors of the one before may still be telling of theirs."""
 
 
-class StreamRole:
-    """One role of one stream."""
+class Line:
+    """To one model in one stream: one client with its limits, so many requests open, one budget, whichever role asks."""
 
-    def __init__(self, spec: RoleSpec) -> None:
-        files = Files(spec.run_root)
-        self._spec = spec
-        self._log = ReplyLog(files, spec.replies)
-        self._metrics = RoleMetrics(spec.run_root, spec.name)
-        self._transport = open_route(spec.route, self._metrics.retried)
-        self._slots = asyncio.Semaphore(spec.in_flight)
-        self._budget = Budget(spec.budget) if spec.budget else None
-        if self._budget:
+    def __init__(self, spec: RoleSpec, on_retry: Callable[[], None]) -> None:
+        self.route = spec.route
+        self.transport = open_route(spec.route, on_retry)
+        self.slots = asyncio.Semaphore(spec.in_flight)
+        self.budget = Budget(spec.budget) if spec.budget else None
+        if self.budget:
             for folder in spec.budget_replies:
-                paid = (record for record in read_replies(files, folder) if not record["request"].get("recorded"))
-                self._budget.replay(Reply(**record["reply"]) for record in paid)
-        self._recorded = RecordedReplies(spec.recorded.file, read_anywhere(spec.recorded.path)) if spec.recorded else None
+                stored = read_replies(Files(spec.run_root), folder)
+                paid = (record for record in stored if not record["request"].get("recorded"))
+                self.budget.replay(Reply(**record["reply"]) for record in paid)
+        self.recorded = RecordedReplies(spec.recorded.file, read_anywhere(spec.recorded.path)) if spec.recorded else None
+        self.open = 0
+        self.not_reached = 0
+        self.ending: Exception | None = None
+        """Why nothing new is sent any more."""
+
+
+class StreamRole:
+    """One role of one stream. `line`: of another role that asks the same model."""
+
+    def __init__(self, spec: RoleSpec, line: Line | None = None) -> None:
+        self._spec = spec
+        self._log = ReplyLog(Files(spec.run_root), spec.replies)
+        self._metrics = RoleMetrics(spec.run_root, spec.name)
+        self.line = line or Line(spec, self._metrics.retried)
+        self._asking: dict[str, asyncio.Event] = {}
+        """By key, of the requests that have no reply yet; set when they are over."""
         self._done = 0
         self._open = 0
-        self._not_reached = 0
-        self._ending: Exception | None = None
-        """Why nothing new is sent any more."""
         self._listener: asyncio.Task[None] | None = None
 
     async def answer(self, block: pa.Table) -> pa.Table:
@@ -131,21 +142,26 @@ class StreamRole:
     async def reply(self, request: Request) -> Reply:
         """The stored reply, or a new one, stored."""
         key = self._spec.answerer.reply_key(request)
-        stored = self._log.find(key)
+        while (stored := self._log.find(key)) is None and key in self._asking:
+            await self._asking[key].wait()  # another row asks the same
         if stored is not None:
             self._metrics.replayed()
             return stored
-        given = await self._given(key, request)
-        if given is not None:
-            return given
-        async with self._slots:
-            if self._ending is not None:
-                await self._drained(self._ending)
+        self._asking[key] = asyncio.Event()
+        try:
+            return await self._given(key, request) or await self._new(key, request)
+        finally:
+            self._asking.pop(key).set()
+
+    async def _new(self, key: str, request: Request) -> Reply:
+        async with self.line.slots:
+            if self.line.ending is not None:
+                await self._drained(self.line.ending)
             sent = time.time()
             try:
                 reply = await self._asked(request)
             except UserError as mistake:  # a service that serves nobody any more, say with a key that was revoked
-                self._ending = self._ending or mistake
+                self.line.ending = self.line.ending or mistake
                 await self._drained(mistake)
         if not is_kept(reply.error):
             return reply  # a resumed run asks again
@@ -154,9 +170,9 @@ class StreamRole:
     async def _given(self, key: str, request: Request) -> Reply | None:
         """What the teacher said to this very request before, in a file: stored, marked, and paid by nobody."""
         source = self._spec.recorded
-        if source is None or self._recorded is None:
+        if source is None or self.line.recorded is None:
             return None
-        said = self._recorded.find_same(request, model=source.model, weights_sha=source.weights_sha)
+        said = self.line.recorded.find_same(request, model=source.model, weights_sha=source.weights_sha)
         if said is None:
             return None
         self._metrics.replayed()
@@ -179,30 +195,33 @@ class StreamRole:
         }
 
     async def _asked(self, request: Request) -> Reply:
-        if self._not_reached >= _AWAY:
+        line = self.line
+        if line.not_reached >= _AWAY:
             return Reply(text="", finish_reason="error", error=f"{UNAVAILABLE}: not sent, {_AWAY} others in a row had no answer")
-        if self._budget:
-            self._budget.reserve()
+        if line.budget:
+            line.budget.reserve()
         self._open += 1
+        line.open += 1
         try:
-            reply = await self._transport.ask(request)
+            reply = await line.transport.ask(request)
         except BaseException:
-            if self._budget:
-                self._budget.release()
+            if line.budget:
+                line.budget.release()
             raise
         finally:
             self._open -= 1
-        self._not_reached = self._not_reached + 1 if reason_of(reply.error) in PASSING else 0
+            line.open -= 1
+        line.not_reached = line.not_reached + 1 if reason_of(reply.error) in PASSING else 0
         self._metrics.answered(reply)
-        if self._budget and reason_of(reply.error) == NOT_RECORDED:
-            self._budget.release()
-        elif self._budget:
-            self._budget.spend(reply)
+        if line.budget and reason_of(reply.error) == NOT_RECORDED:
+            line.budget.release()
+        elif line.budget:
+            line.budget.spend(reply)
         return reply
 
     async def _drained(self, why: Exception) -> NoReturn:
         """Ray Data ends the whole stream at the first error, so it is raised only once nothing is in flight."""
-        while self._open:
+        while self.line.open:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)  # the last replies' group commit
         raise why
@@ -213,12 +232,12 @@ class StreamRole:
             await asyncio.sleep(_REPORT_EVERY_S)
             self._metrics.tell(rows=0, in_flight=self._open)
             stop = await self._spec.progress.advance.remote(self._spec.stream, self._spec.name, self._done)
-            if stop and self._ending is None:
-                self._ending = Stopping("the run is being stopped")
+            if stop and self.line.ending is None:
+                self.line.ending = Stopping("the run is being stopped")
 
 
 class Asker:
-    """Asks for one role, stream after stream; made an actor by `open_asker`.
+    """Asks one model for the roles that ask it, stream after stream; made an actor by `open_asker`.
 
     It lives as long as the run: a process of its own for each stream would import Serve and tokenizers anew, ten seconds of a
     laptop's processor before the first row, and Ray Data starts new processes for every stream.
@@ -229,35 +248,43 @@ class Asker:
             import transformers
 
             _ = transformers.AutoTokenizer  # transformers imports on first use
-        self._streams: dict[str, asyncio.Future[StreamRole]] = {}
-        self._begun: dict[str, asyncio.Event] = {}
+        self._stream = ""
+        self._roles: dict[str, asyncio.Future[StreamRole]] = {}
+        """Of this stream, by name."""
+        self._lines: list[Line] = []
+        self._begun: dict[tuple[str, str], asyncio.Event] = {}
         stands()
 
-    async def begin(self, stream: str, spec: Sequence[Any]) -> None:
-        """Told by the stream's operator once its process stands. `spec` holds a reference to the RoleSpec: it travels once."""
-        await self._role(stream, spec)
-        self._begun.setdefault(stream, asyncio.Event()).set()
+    async def begin(self, stream: str, role: str, spec: Sequence[Any]) -> None:
+        """Told by a role's operator once its process stands. `spec` holds a reference to the RoleSpec: it travels once."""
+        await self._role(stream, role, spec)
+        self._begun.setdefault((stream, role), asyncio.Event()).set()
 
-    async def begun(self, stream: str) -> None:
-        """Returns when the stream's blocks would be answered at once, or after a minute: what fails is Ray Data's to mend."""
+    async def begun(self, stream: str, role: str) -> None:
+        """Returns when the role's blocks would be answered at once, or after a minute: what fails is Ray Data's to mend."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begun.setdefault(stream, asyncio.Event()).wait(), _BEGIN_S)
+            await asyncio.wait_for(self._begun.setdefault((stream, role), asyncio.Event()).wait(), _BEGIN_S)
 
-    async def answer(self, stream: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
-        return await (await self._role(stream, spec)).answer(block)
+    async def answer(self, stream: str, role: str, spec: Sequence[Any], block: pa.Table) -> pa.Table:
+        return await (await self._role(stream, role, spec)).answer(block)
 
-    def _role(self, stream: str, spec: Sequence[Any]) -> asyncio.Future[StreamRole]:
-        """The stream's state, made for its first call (of this process: it may have been restarted) and for no other."""
-        if stream not in self._streams:
-            for over in self._streams.values():
+    def _role(self, stream: str, role: str, spec: Sequence[Any]) -> asyncio.Future[StreamRole]:
+        """The role's state, made for its first call (of this process: it may have been restarted) and for no other."""
+        if stream != self._stream:
+            for over in self._roles.values():
                 if over.done() and over.exception() is None:
                     over.result().close()
-            self._streams = {stream: asyncio.ensure_future(self._made(spec[0]))}
-            self._begun = {name: event for name, event in self._begun.items() if name == stream}
-        return self._streams[stream]
+            self._stream, self._roles, self._lines = stream, {}, []
+            self._begun = {place: event for place, event in self._begun.items() if place[0] == stream}
+        if role not in self._roles:
+            self._roles[role] = asyncio.ensure_future(self._made(spec[0]))
+        return self._roles[role]
 
     async def _made(self, spec: Any) -> StreamRole:
-        return StreamRole(await spec)
+        spec = await spec
+        made = StreamRole(spec, next((line for line in self._lines if line.route == spec.route), None))
+        self._lines.append(made.line)
+        return made
 
 
 def open_asker(*, served: bool) -> Any:

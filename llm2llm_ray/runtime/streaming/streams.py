@@ -1,7 +1,7 @@
 """E^i and A^i as Ray Data plans: building one starts nothing, `drain` runs it once and writes every row.
 
-read_parquet, in small blocks -> student, graded -> teacher, for the wrong rows -> write_parquet. The two roles are
-two operators of one streaming plan, so the teacher works while the student is still being evaluated.
+read_parquet, in small blocks -> student, graded -> teacher, for the wrong rows -> judge, for what the teacher wrote ->
+write_parquet. The roles are operators of one streaming plan, so the teacher works while the student is still being evaluated.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RayGraded:
         )
         for place, (spec, after) in enumerate(zip(roles, [*roles[1:], None], strict=True)):
             asking = rows_per_block if place == 0 else 1  # of a block that reaches the teacher, one row may be wrong
-            dataset = add_role(dataset, spec, asking, after and after.asker)
+            dataset = add_role(dataset, spec, asking, after)
         dataset.write_parquet(self.files.absolute(folder), min_rows_per_file=_ROWS_PER_FILE, **ONE_TASK)
 
 
@@ -104,6 +104,7 @@ class RayWrong:
 class RayAugmented:
     graded: RayGraded
     augment: RoleSpec
+    judge: RoleSpec | None
     inputs: Mapping[str, Any]
 
     @property
@@ -111,7 +112,7 @@ class RayAugmented:
         return self.graded.iteration
 
     def drain(self, folder: str) -> None:
-        self.graded.flow(folder, (self.augment,))
+        self.graded.flow(folder, tuple(filter(None, (self.augment, self.judge))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +131,11 @@ class RayErrorSource:
 class RayAugmenter:
     teacher: Callable[[int], tuple[RoleSpec, Mapping[str, Any]]]
     """Iteration -> the teacher's part of the stream, and what of it affects the rows."""
+    judge: tuple[RoleSpec, Mapping[str, Any]] | None = None
+    """The judge's part, where new rows are voted on."""
 
     def augment(self, wrong: WrongStream) -> RayAugmented:
         assert isinstance(wrong, RayWrong)
         spec, inputs = self.teacher(wrong.graded.iteration)
-        return RayAugmented(graded=wrong.graded, augment=spec, inputs={**wrong.graded.inputs, **inputs})
+        judge, votes = self.judge or (None, {})
+        return RayAugmented(graded=wrong.graded, augment=spec, judge=judge, inputs={**wrong.graded.inputs, **inputs, **votes})
