@@ -142,7 +142,8 @@ class Student:
     sha: str
     iteration: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What training recorded: updates, tokens, tokens_per_s, padding_share, loss, seconds."""
+    """What training recorded: updates, tokens, tokens_per_s, padding_share, loss, seconds; token_accuracy: the share of the
+    completion tokens of the last epoch's worth of updates that the student, as it was then, found likelier than all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from benchmarks.reference.stages import (
     solved,
     wrong,
 )
-from llm2llm_ray.config.schedule import total_updates
+from llm2llm_ray.config.schedule import fixed_updates, total_updates
 from llm2llm_ray.runtime.models.folders import resolve_model
 from llm2llm_ray.runtime.models.tokens import Row, encode_rows
 from llm2llm_ray.runtime.training.batching import global_batches, learning_rate
@@ -58,7 +58,10 @@ class Student:
         settings, task = self._inputs.config.student, self._inputs.task
         pairs = [(task.student_prompt(row.input), task.completion(row.output)) for row in dataset]
         rows, _ = encode_rows(self._tokenizer, pairs, settings.max_length)
-        total = total_updates(len(rows), settings.global_batch_size, settings.epochs, settings.updates)
+        updates = fixed_updates(
+            settings.updates, seeds=len(self._inputs.seeds), rows=len(dataset), global_batch_size=settings.global_batch_size
+        )
+        total = total_updates(len(rows), settings.global_batch_size, settings.epochs, updates)
         parameters = list(self.model.parameters())
         with torch.no_grad():
             torch._foreach_copy_(parameters, list(self._base))

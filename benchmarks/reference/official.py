@@ -80,7 +80,7 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
         from benchmarks.reference.place import place_of
-        from llm2llm_ray.config.schedule import total_updates
+        from llm2llm_ray.config.schedule import fixed_updates, total_updates
         from llm2llm_ray.runtime.models.folders import resolve_model
         from llm2llm_ray.runtime.models.tokens import encode_rows
     settings, task = inputs.config.student, inputs.task
@@ -94,7 +94,10 @@ def train(inputs: Inputs, folder: Folder, outcome: Outcome, turn: Turn) -> None:
     pairs = [(task.student_prompt(row.input), task.completion(row.output)) for row in dataset]
     rows, _ = encode_rows(tokenizer, pairs, settings.max_length)
     micro = min(settings.micro_batch_size, settings.global_batch_size)
-    total = total_updates(len(rows), settings.global_batch_size, settings.epochs, settings.updates)
+    updates = fixed_updates(
+        settings.updates, seeds=len(inputs.seeds), rows=len(dataset), global_batch_size=settings.global_batch_size
+    )
+    total = total_updates(len(rows), settings.global_batch_size, settings.epochs, updates)
     told = TrainingArguments(
         output_dir=str(folder.folder / "trainer"), per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.global_batch_size // micro, max_steps=total, learning_rate=settings.learning_rate,

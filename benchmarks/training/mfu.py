@@ -129,11 +129,11 @@ def run_case(given: argparse.Namespace) -> dict[str, Any]:
     seconds = []
     for _ in range(training.total):
         began = time.perf_counter()
-        loss, tokens, _ = run_update(training, list(range(len(rows))), training.lengths)  # returns the loss: the device is done
+        done = run_update(training, list(range(len(rows))), training.lengths)  # has the loss: the device is done
         seconds.append(time.perf_counter() - began)
     gpu = given.device == "gpu"
     return {
-        **case, "seconds": seconds[WARM_UP:], "tokens": tokens, "loss": loss, "padded_because": padded,
+        **case, "seconds": seconds[WARM_UP:], "tokens": done.tokens, "loss": done.loss, "padded_because": padded,
         "flops": flops(SHAPES[case["shape"]], rows, case["method"]), "engine": engine_report(engine),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if gpu else None,
     }  # fmt: skip

@@ -125,7 +125,7 @@ def ours(plan: Plan, packed: bool) -> None:
     for number in range(plan.updates):
         torch.manual_seed(number)
         batch = list(range(number * plan.batch, (number + 1) * plan.batch))
-        _, real, padded = run_update(training, batch, lengths)
+        _, real, padded, *_ = run_update(training, batch, lengths)
         tokens.append(real)
         computed.append(padded)
         if not rounds.after_update(number + 1, tokens, computed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from llm2llm_ray.config import AugmentationConfig, ClusterConfig, Config
 
@@ -11,6 +12,8 @@ TEACHER_SHOTS = 8
 """Worked examples before each test question when the teacher itself is examined."""
 LOGICAL_CPUS = 4
 """At least, of a Ray that we start on a laptop: engines, data actors and training workers ask for tenths."""
+MIN_UPDATES, SEED_EPOCHS, MIN_EPOCHS = 60, 15, 2
+"""Of `student.updates: auto`. Provisional: guessed from one task, to be set by a measurement over tasks, draws and rates."""
 _TENTH = 0.1
 """Logical CPUs of what computes on CPU: whoever has work uses all cores, so nobody reserves them; two runs fit on a laptop."""
 
@@ -45,7 +48,20 @@ def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
     return math.ceil(num_rows / global_batch_size)
 
 
+def auto_updates(seeds: int, rows: int, global_batch_size: int) -> int:
+    """`student.updates: auto` for D of `rows` rows, grown from a D^0 of `seeds`: enough to know the seeds, and the same for every
+    student of a run while D fits into it. D outgrows it where it would be seen fewer than MIN_EPOCHS times."""
+    enough = max(MIN_UPDATES, math.ceil(SEED_EPOCHS * seeds / global_batch_size))
+    return max(enough, math.ceil(MIN_EPOCHS * rows / global_batch_size))
+
+
+def fixed_updates(updates: int | Literal["auto"] | None, *, seeds: int, rows: int, global_batch_size: int) -> int | None:
+    """The number that `student.updates` means for D of `rows` rows; None where `student.epochs` decides."""
+    return auto_updates(seeds, rows, global_batch_size) if updates == "auto" else updates
+
+
 def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates: int | None) -> int:
+    """`updates`: as `fixed_updates` has it."""
     return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
 
 

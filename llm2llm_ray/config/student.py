@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llm2llm_ray.config.engine import EngineConfig
 from llm2llm_ray.config.section import Section
@@ -26,8 +26,9 @@ class StudentConfig(Section):
     method: Literal["full", "lora"] = "full"
     lora: LoraSettings = LoraSettings()
     epochs: float = Field(default=3, gt=0)
-    updates: int | None = Field(default=None, ge=1)
-    """Optimizer updates; overrides `epochs`."""
+    updates: int | Literal["auto"] | None = None
+    """Optimizer updates; overrides `epochs`. auto: enough to know the seeds by heart, the same for every student of a run until D
+    outgrows them (`config.schedule.auto_updates`); until then the first student is the matched baseline."""
     global_batch_size: int = Field(default=128, ge=1)
     """Examples per update, over all workers and accumulation steps."""
     micro_batch_size: int = Field(default=8, ge=1)
@@ -53,3 +54,10 @@ class StudentConfig(Section):
     """`previous` is the paper's ablation: go on from M^{i-1}."""
     seed: int = 0
     engine: EngineConfig = EngineConfig()
+
+    @field_validator("updates", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if value in (None, "auto") or (type(value) is int and value >= 1):
+            return value
+        raise ValueError("should be a whole number from 1 on, auto, or left out for epochs")

@@ -39,6 +39,7 @@ COLUMNS = {
 """Columns of a version; from seed_id on they are the lineage, null in rows that were not written by the teacher."""
 _ASKING = ("per_wrong", "per_call", "attempts", "show_wrong_answer", "examples_of_confused", "examples_in_prompt")
 """Of `augmentation`; a run of an older version has fewer."""
+_MEASURED = ("updates", "tokens", "loss_last", "token_accuracy")
 
 
 def dataset_card(facts: Facts, rows: Mapping[str, int], samples: list[Example]) -> str:
@@ -92,7 +93,7 @@ def student_card(facts: Facts) -> str:
     }
     if hub_id(base):
         head["base_model"] = hub_id(base)
-    settings = facts.student["inputs"]["student"] | {name: metrics.get(name) for name in ("updates", "tokens", "loss_last")}
+    settings = facts.student["inputs"]["student"] | {name: metrics.get(name) for name in _MEASURED}
     body = [
         f"# {escaped(facts.record.name)}: the student of iteration {facts.index}",
         "",

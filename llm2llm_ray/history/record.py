@@ -119,7 +119,7 @@ class RunRecord:
     @cached_property
     def events(self) -> list[dict[str, Any]]:
         """{"time": Unix seconds, "event": name, ...}: started, driver_started, engines_up, stage_started, stage_finished,
-        iteration, stopping, finished. A restarted run has several of each but stage_finished."""
+        iteration, rows_not_known, stopping, finished. A restarted run has several of each but stage_finished."""
         return list(Events(self.files).read())
 
     @cached_property

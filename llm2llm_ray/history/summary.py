@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from llm2llm_ray.accuracy import unanswered
+from llm2llm_ray.accuracy import KNOWN, unanswered
 from llm2llm_ray.asking.no_answer import NOT_RECORDED
 from llm2llm_ray.config import Config
 from llm2llm_ray.terminal_text import shown
@@ -25,6 +25,8 @@ WHO = {
 def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     console.print(iteration_table(report))
     exams = report.get("exams")
+    if told := not_known(report["iterations"]):
+        console.print(told)
     if exams:
         console.print(accuracy_table(exams))
         console.print(sentence(exams))
@@ -64,6 +66,17 @@ def iteration_table(report: Mapping[str, Any]) -> Table:
             *(f"{seconds[name]:.1f}" if name in seconds else "-" for name in ("train", "round", "commit")),
         )
     return table
+
+
+def not_known(iterations: Sequence[Mapping[str, Any]]) -> str:
+    """Which students, as `iterations` tell of them, do not know their training rows, and what helps; "" when all do."""
+    found = {item["index"]: item["student"]["metrics"].get("token_accuracy", 1.0) for item in iterations}
+    few = {index: share for index, share in found.items() if share < KNOWN}
+    if not few:
+        return ""
+    which = f"iteration{'s' if len(few) > 1 else ''} {', '.join(map(str, few))}"
+    shares = ", ".join(f"{share:.2f}" for share in few.values())
+    return f"{which}: the student does not know its training rows yet (token accuracy {shares}): raise student.updates"
 
 
 def accuracy_table(exams: Mapping[str, Any]) -> Table:
@@ -118,12 +131,14 @@ def _verdict(exams: Mapping[str, Any]) -> str:
 
 
 def _matched(exams: Mapping[str, Any]) -> str:
-    """By what the baseline was matched. Example: " (36, of all 3 trainings that the kept student went through)"."""
+    """By what the baseline was matched. Examples: " (36, of all 3 trainings that the kept student went through)", " (60; the
+    first student is the baseline)"."""
     matched = exams.get("matched")
     if matched is None:  # a run of an earlier version
         return ""
     of = f", of all {matched['trainings']} trainings that the kept student went through" if matched["trainings"] > 1 else ""
-    return f" ({matched['updates']}{of})"
+    first = "; the first student is the baseline" if matched.get("first_is_baseline") else ""
+    return f" ({matched['updates']}{of}{first})"
 
 
 def render_exam(told: Mapping[str, Any], console: Console) -> None:

@@ -121,7 +121,13 @@ def plan(
         resources=tuple(resources(config, device)),
         steps=tuple(steps),
         around_seconds=None if around is None else Range(low=around, expected=around, high=around),
-        disk=disk(config, device, answers=made.high, updates=max(step.high.updates for step in steps)),
+        disk=disk(
+            config,
+            device,
+            answers=made.high,
+            updates=max(step.high.updates for step in steps),
+            trainings=sum(any(amount.updates for amount in (step.low, step.expected, step.high)) for step in steps),
+        ),
         money=_money(config, steps),
         rates=found,
         assumptions=(*_assumptions(config, machine, device, found, measures, (low, shares, high)), *no_effect(config, checked)),
@@ -185,11 +191,12 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
     return seconds
 
 
-def disk(config: Config, device: str | None, *, answers: float, updates: int) -> Disk:
-    """Space for the students (all are kept), one checkpoint and the next one beside it, and rows and replies."""
+def disk(config: Config, device: str | None, *, answers: float, updates: int, trainings: int | None = None) -> Disk:
+    """Space for the students (all are kept), one checkpoint and the next one beside it, and rows and replies. `trainings` None:
+    as many as there can be."""
     count = parameters(config.student.model)
     student, checkpoints = (None, None) if count is None else training_gib(config.student, device, count, updates)
-    trained = num_iterations(config) + (config.evaluation.test and config.evaluation.matched_baseline)
+    trained = trainings or num_iterations(config) + (config.evaluation.test and config.evaluation.matched_baseline)
     here = "://" not in config.run.folder
     return Disk(
         students_gib=None if student is None else trained * student,
@@ -246,6 +253,11 @@ def _assumptions(
         told.append(f"The teacher's replies are recorded ({config.teacher.model}): what is not in the file is not asked.")
     elif config.teacher.replies:
         told.append(f"Calls that {config.teacher.replies} has replies to are not made; here they are counted.")
+    if config.student.updates == "auto":
+        told.append(
+            "student.updates=auto: the same number for every student until D outgrows it; as long as it does not, the first "
+            "student is the matched baseline, and none is trained for it."
+        )
     if config.student.method == "lora":
         told.append("Checkpoints of a LoRA adapter are not in the disk space.")
     return told

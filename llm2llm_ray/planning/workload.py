@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from llm2llm_ray.config import BudgetConfig, Config, TeacherConfig
-from llm2llm_ray.config.schedule import asking, num_iterations, rows_per_call, total_updates, updates_in_all, votes_each
+from llm2llm_ray.config.schedule import (
+    asking,
+    fixed_updates,
+    num_iterations,
+    rows_per_call,
+    total_updates,
+    updates_in_all,
+    votes_each,
+)
 from llm2llm_ray.planning.lengths import Lengths, error_rows
 from llm2llm_ray.preflight import Checked
 
@@ -114,8 +122,10 @@ class _Workload:
 
     def _train(self, group: str, name: str, rows: float, updates: int | None = None) -> Amount:
         student, whole = self.config.student, max(1, round(rows))
-        updates = total_updates(whole, student.global_batch_size, student.epochs, updates or student.updates)
-        seen = rows_seen(whole, student.global_batch_size, updates)
+        batch, seeds = student.global_batch_size, len(self.checked.splits.seed)
+        updates = updates or fixed_updates(student.updates, seeds=seeds, rows=whole, global_batch_size=batch)
+        updates = total_updates(whole, batch, student.epochs, updates)
+        seen = rows_seen(whole, batch, updates)
         return Amount(group=group, name=name, rows=rows, updates=updates, trained_tokens=seen * self.lengths.trained)
 
     def _round(self, group: str, evaluated: float, wanted: float) -> Amount:
@@ -175,8 +185,11 @@ class _Workload:
             yield self._answers("test", "exam (kept)", rows, measured.test_prompt, measured.answer)
         if evaluation.matched_baseline:
             matched = updates_in_all(self.trainings, self.config.student.start_from)
-            yield self._train("test", "baseline", len(self.checked.splits.seed), matched)
-            yield self._answers("test", "exam (baseline)", rows, measured.test_prompt, measured.answer)
+            if matched == self.trainings[0]:  # the first student is the baseline
+                yield from (Amount(group="test", name=name) for name in ("baseline", "exam (baseline)"))
+            else:
+                yield self._train("test", "baseline", len(self.checked.splits.seed), matched)
+                yield self._answers("test", "exam (baseline)", rows, measured.test_prompt, measured.answer)
         if evaluation.teacher_on_test:
             yield Amount(
                 group="test", name="exam (teacher)", rows=rows, calls=rows, teacher_prompt_tokens=rows * measured.shots,

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from llm2llm_ray.augmentation.reasons import meanings
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.summary import not_known
 from llm2llm_ray.report import flow, turns, wording
 from llm2llm_ray.report.answer import answer, facts, scores
 from llm2llm_ray.report.confusion import confusion
@@ -48,6 +49,7 @@ def render(run: RunRecord) -> str:
         facts=facts(run, spent),
         scores=scores(run),
         turns=found,
+        not_known=not_known(run.iterations),
         accuracy=turns.accuracy_chart(found),
         growth=turns.growth_chart(found, grown["num_rows"] if grown else None),
         timeline=lanes(run, spent, streams),

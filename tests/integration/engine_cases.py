@@ -59,10 +59,10 @@ def first_moments(engine: object) -> dict[str, torch.Tensor]:
 
 def gradient_case(model: str, rank: int, world: int, micro: int, zero: int, out: Path) -> None:
     case = training(model, rank, world, micro, zero_stage=zero)
-    loss, tokens, padded = run_update(case, list(range(7)), case.lengths)
+    loss, tokens, padded, known, scored = run_update(case, list(range(7)), case.lengths)
     moments = first_moments(case.engine)
     if rank == 0:
-        result = {"loss": loss, "tokens": tokens, "padded": padded, "moments": moments}
+        result = {"loss": loss, "tokens": tokens, "padded": padded, "known": known, "scored": scored, "moments": moments}
         torch.save(result, out / f"gradient-{world}-{micro}-{zero}.pt")
 
 

@@ -21,6 +21,18 @@ def engine_cases(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+def reference_known(model: str) -> int:
+    """Completion tokens that are likelier than all others, row by row."""
+    from engine_cases import ROWS
+
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        likeliest = [plain(input_ids=torch.tensor([row.ids])).logits[0].argmax(-1).tolist() for row in ROWS]
+    return sum(
+        said[i - 1] == row.ids[i] for row, said in zip(ROWS, likeliest, strict=True) for i in range(row.n_prompt, len(row.ids))
+    )
+
+
 def reference_gradient(model: str) -> tuple[dict[str, torch.Tensor], float]:
     """The gradient of the batch's mean completion-token loss: row by row, no padding, no DeepSpeed."""
     from engine_cases import ROWS
@@ -37,13 +49,17 @@ def reference_gradient(model: str) -> tuple[dict[str, torch.Tensor], float]:
 
 
 def test_neither_micro_batches_nor_workers_nor_zero_change_the_gradient(engine_cases: Path, tiny_model: str) -> None:
+    from engine_cases import ROWS
+
     expected, loss = reference_gradient(tiny_model)
+    known = reference_known(tiny_model)
     files = sorted(engine_cases.glob("gradient-*.pt"))
     assert len(files) == 8
     for file in files:
         case = torch.load(file)
         assert case["loss"] == pytest.approx(loss, rel=1e-5), file.name
         assert case["tokens"] == 91 <= case["padded"]
+        assert (case["known"], case["scored"]) == (known, 91 - sum(row.n_prompt for row in ROWS)), file.name
         for name, gradient in expected.items():
             found = case["moments"][name] * 10  # Adam keeps a tenth of the first gradient
             assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max(), f"{file.name} {name}"

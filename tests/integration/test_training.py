@@ -19,6 +19,7 @@ import torch
 from labels import Labels, rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llm2llm_ray.accuracy import KNOWN
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.runtime.models import hand_off
@@ -27,12 +28,16 @@ from llm2llm_ray.runtime.models.tokens import encode_rows
 from llm2llm_ray.runtime.training import trainer
 from llm2llm_ray.runtime.training.trainer import RayTrainer
 from llm2llm_ray.storage.files import Files
-from llm2llm_ray.storage.stages import StageRecords
+from llm2llm_ray.storage.stages import Events, StageRecords
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example
 
 pytestmark = pytest.mark.integration
 Line = Mapping[str, Any]
+
+
+SEEDS = 21
+"""Rows of D^0, where it matters."""
 
 
 class Run:
@@ -57,7 +62,7 @@ class Run:
             if on_line:
                 on_line(line)
 
-        self.trainer = RayTrainer(config, Labels(), self.files.root, model, StageRecords(self.files), progress)
+        self.trainer = RayTrainer(config, Labels(), self.files.root, model, SEEDS, StageRecords(self.files), progress)
 
     def version(self, examples: list[Example], parent: DatasetVersion | None = None) -> DatasetVersion:
         iteration = parent.iteration + 1 if parent else 0
@@ -186,6 +191,23 @@ def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkey
     assert (again.sha, again.path) == (undisturbed["students"][0].sha, undisturbed["students"][0].path)
     assert json.loads(record.read_text())["result"] == content["result"]
     assert len(run.lines) == lines
+
+
+def test_with_automatic_updates_the_first_student_is_the_baseline(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
+    """Two trainings for D^0, D^1 and the baseline; and both students know their rows in the end, as one of 3 updates does not."""
+    run = Run(tmp_path, tiny_model, updates="auto", global_batch_size=8)
+    first = run.version(rows(0, SEEDS))
+    students = [run.trainer.train(first, None), run.trainer.train(run.version(rows(SEEDS, 30), first), None)]
+    assert [student.metrics["updates"] for student in students] == [60, 60]
+    assert run.trainer.train_baseline(first, 60) == students[0]
+    assert len(run.said("start")) == 2 == len(list(tmp_path.glob("stages/train-*")))
+    assert all(student.metrics["token_accuracy"] > KNOWN for student in students)
+    few = run.trainer.train_baseline(first, 3)
+    run.trainer.close()
+    last = [line["token_accuracy"] for line in run.lines if "event" not in line][-3:]  # each of a batch of an epoch of three
+    assert few.metrics["token_accuracy"] < KNOWN and min(last) <= few.metrics["token_accuracy"] <= max(last)
+    told = [event for event in Events(run.files).read() if event["event"] == "rows_not_known"]
+    assert [(event["updates"], event["token_accuracy"]) for event in told] == [(3, few.metrics["token_accuracy"])]
 
 
 def test_running_out_of_memory_halves_the_micro_batch(

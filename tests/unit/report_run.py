@@ -70,6 +70,7 @@ class Shape:
     until: str = "finished"  # or "started", "train", "rounds", "no exams"
     free_text: bool = False
     unanswered: int = 0
+    token_accuracy: float = 1.0
 
 
 class Clock:
@@ -166,6 +167,7 @@ class _Writer:
         seconds = 30 + dataset.num_rows / 40
         started, self.clock.now = self.clock.now, self.clock.now + seconds
         metrics = {"updates": 12 + dataset.num_rows // 16, "tokens": dataset.num_rows * 70, "seconds": seconds - 9}
+        metrics["token_accuracy"] = self.shape.token_accuracy
         result = {"path": f"students/{index}", "sha": f"sha-{index}", "start_sha": "sha-base", "metrics": metrics}
         self.stages.record(
             "train", fingerprint(["train", index]), inputs={}, result=result, started=started, ended=self.clock.now,

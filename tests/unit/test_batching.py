@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2llm_ray.config.schedule import total_updates, updates_per_epoch
+from llm2llm_ray.config.schedule import (
+    MIN_EPOCHS,
+    MIN_UPDATES,
+    SEED_EPOCHS,
+    auto_updates,
+    fixed_updates,
+    total_updates,
+    updates_per_epoch,
+)
 from llm2llm_ray.runtime.models.tokens import Row, encode, encode_prompt, encode_rows
 from llm2llm_ray.runtime.training import batching
 
@@ -179,6 +187,21 @@ def test_updates_override_epochs_and_part_epochs_count() -> None:
     assert total_updates(21, 8, 2.5, None) == 8
     assert total_updates(21, 8, 0.01, None) == 1
     assert total_updates(21, 8, 2, 40) == 40
+
+
+def test_automatic_updates_stay_what_the_seeds_need_until_the_rows_outgrow_them() -> None:
+    assert auto_updates(8, 8, 8) == MIN_UPDATES
+    seeds = 8 * MIN_UPDATES  # in batches of 8 more than the least
+    enough = SEED_EPOCHS * MIN_UPDATES
+    fitting = 8 * enough // MIN_EPOCHS
+    assert {auto_updates(seeds, rows, 8) for rows in (seeds, fitting)} == {enough}
+    assert auto_updates(seeds, fitting + 1, 8) == enough + 1
+    assert auto_updates(seeds + 1, seeds + 1, 8) > enough
+
+
+@pytest.mark.parametrize(("said", "meant"), [(None, None), (7, 7), ("auto", auto_updates(21, 60, 8))])
+def test_what_a_setting_of_updates_means(said: Any, meant: int | None) -> None:
+    assert fixed_updates(said, seeds=21, rows=60, global_batch_size=8) == meant
 
 
 def rate(update: int, total: int, schedule: str) -> float:

@@ -13,6 +13,7 @@ from finished_run import TEST, config
 from stream_rows import Stream, solved
 
 from llm2llm_ray.errors import TemporaryFailure
+from llm2llm_ray.history.summary import sentence
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.storage.files import Files
@@ -77,15 +78,34 @@ def hold(
 
 def test_the_baseline_takes_the_last_students_updates(tmp_path: Path) -> None:
     told, trainer = hold(tmp_path, [12, 15, 18])
-    assert trainer.updates == [18] and told["matched"] == {"updates": 18, "trainings": 1}
+    assert trainer.updates == [18]
+    assert told["matched"] == {"updates": 18, "trainings": 1, "first_is_baseline": False}
     assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "kept", "baseline")] == [0, 12, 18, 18]
 
 
 def test_where_each_student_goes_on_from_the_one_before_it_takes_those_of_all(tmp_path: Path) -> None:
     """12, then 15 more, then 18 more: the kept student's weights have seen 45."""
     told, trainer = hold(tmp_path, [12, 15, 18], start_from="previous")
-    assert trainer.updates == [45] and told["matched"] == {"updates": 45, "trainings": 3}
+    assert trainer.updates == [45]
+    assert told["matched"] == {"updates": 45, "trainings": 3, "first_is_baseline": False}
     assert [told["accuracy"][who]["updates"] for who in ("untrained", "first", "kept", "baseline")] == [0, 12, 45, 45]
+
+
+def test_with_equal_updates_the_first_student_is_the_baseline(tmp_path: Path) -> None:
+    """Nothing is trained for it, and nobody is asked again: one exam of it is recorded."""
+    told, trainer = hold(tmp_path, [18, 18, 18])
+    assert trainer.updates == []
+    assert told["accuracy"]["baseline"] == told["accuracy"]["first"]
+    assert told["matched"] == {"updates": 18, "trainings": 1, "first_is_baseline": True}
+    assert set(told["differences"]) == {"kept - baseline"}, "the difference to the first is the same one"
+    assert told["differences"]["kept - baseline"]["value"] == pytest.approx(0.3)
+    assert len(list(tmp_path.glob("stages/exam-*"))) == 3, "untrained, first and kept"
+    assert "(18; the first student is the baseline)" in sentence(told)
+
+
+def test_students_that_go_on_from_each_other_have_taken_more_than_the_first(tmp_path: Path) -> None:
+    told, trainer = hold(tmp_path, [18, 18], start_from="previous")
+    assert trainer.updates == [36] and not told["matched"]["first_is_baseline"]
 
 
 def test_accuracies_and_differences_are_of_all_test_rows(tmp_path: Path) -> None:

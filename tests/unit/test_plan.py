@@ -115,6 +115,25 @@ def test_a_baseline_beside_students_that_go_on_from_each_other_takes_the_updates
         assert share(steps["test", "baseline"]).updates == sum(each) > each[-1]
 
 
+def test_automatic_updates_are_planned_as_numbers_and_the_first_student_as_the_baseline() -> None:
+    found = planned("student.updates=auto")
+    steps = {(step.group, step.name): step for step in found.steps}
+    assert {steps[f"iteration {i}", "train"].high.updates for i in range(3)} == {60}, "32 to 83 rows fit into them"
+    for name in ("baseline", "exam (baseline)"):
+        assert steps["test", name].range(lambda a: a.updates + a.answers).high == 0
+    assert found.disk.students_gib == pytest.approx(3 * 538_090_408 / 2**30, rel=0.01)
+    assert "the first student is the matched baseline" in shown(found)
+
+
+def test_a_baseline_is_planned_where_the_rows_outgrow_the_automatic_updates() -> None:
+    many = ["student.updates=auto", "augmentation.per_wrong=20"]
+    steps = {(step.group, step.name): step for step in planned(*many).steps}
+    trained, baseline = steps["iteration 2", "train"], steps["test", "baseline"]
+    assert (trained.low.updates, baseline.low.updates) == (60, 0), "it still fits where few answers are wrong"
+    assert baseline.high.updates == trained.high.updates > 60
+    assert steps["test", "exam (baseline)"].high.answers == 208
+
+
 @pytest.mark.parametrize(
     ("overrides", "name", "value"),
     [

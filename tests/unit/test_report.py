@@ -179,6 +179,12 @@ def test_a_run_that_lacks_something_says_so(made: Callable[..., Page], shape: di
     assert says in made(**shape).said(section)
 
 
+def test_students_that_do_not_know_their_rows_are_named_above_the_iterations(made: Callable[..., Page]) -> None:
+    told = made(iterations=1, token_accuracy=0.81).said("iterations")
+    assert "(token accuracy 0.81): raise student.updates" in told
+    assert "does not know its training rows" not in made(iterations=1).said("iterations")
+
+
 def test_an_unfinished_stage_is_drawn_open(tmp_path: Path) -> None:
     html = render(write_run(tmp_path / "run", Shape(until="rounds")))
     assert html.count('class="bar open"') == 1

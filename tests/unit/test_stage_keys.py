@@ -21,7 +21,7 @@ from stream_rows import augmented
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.asking.scripted import script_sha
 from llm2llm_ray.config import Config
-from llm2llm_ray.config.schedule import num_iterations
+from llm2llm_ray.config.schedule import fixed_updates, num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
@@ -160,7 +160,10 @@ class Noted:
         ))  # fmt: skip
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
-        self._train(dataset.iteration, dataset, start, None)
+        student, seeds = self.inputs.config.student, self.inputs.seeds.num_rows
+        batch = student.global_batch_size
+        updates = fixed_updates(student.updates, seeds=seeds, rows=dataset.num_rows, global_batch_size=batch)
+        self._train(dataset.iteration, dataset, start, updates)
         return Student(path="m", sha=f"M{dataset.iteration}", iteration=dataset.iteration)
 
     def seed(self) -> DatasetVersion:
@@ -252,6 +255,8 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("student.epochs", 2, {T}, {}),
     ("student.epochs", 2, NOTHING, {"student.updates": 7}),
     ("student.updates", 7, {T}, {}),
+    ("student.updates", "auto", {T}, {}),
+    ("student.updates", 60, NOTHING, {"student.updates": "auto"}),  # what auto is for these rows
     ("student.global_batch_size", 64, {T}, {}),
     ("student.micro_batch_size", 4, NOTHING, {}),
     ("student.learning_rate", 1e-4, {T}, {}),
@@ -434,6 +439,13 @@ def test_a_changed_field_gives_new_keys_to_what_it_changes_only(
     field: str, value: object, new: set[str], beside: Mapping[str, Any]
 ) -> None:
     assert changed(keys(beside), keys({**beside, field: value})) == new
+
+
+def test_the_first_student_has_the_key_of_a_baseline_of_as_many_updates() -> None:
+    first = keys({"student.updates": "auto"})["train", 0]
+    noted = Noted({"student.updates": "auto"})
+    noted._train("baseline", noted.inputs.seeds, None, updates=60)
+    assert noted.keys["train", "baseline"] == first != noted.keys["train", 1]
 
 
 def same(before: Keys, after: Keys, *names: str) -> list[str]:

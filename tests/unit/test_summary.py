@@ -12,7 +12,7 @@ from rich.console import Console
 
 from llm2llm_ray.accuracy import paired_difference, proportion
 from llm2llm_ray.config.file import load_config
-from llm2llm_ray.history.summary import render, sentence
+from llm2llm_ray.history.summary import not_known, render, sentence
 
 
 def exams(gained: int, lost: int, both: int = 100) -> dict[str, Any]:
@@ -50,6 +50,17 @@ def test_without_a_baseline_it_does_not_claim_anything() -> None:
     assert "cannot say" in told and "helped:" not in told
 
 
+def test_a_student_that_does_not_know_its_rows_is_named_with_what_helps() -> None:
+    def turns(*shares: float) -> list[dict[str, Any]]:
+        return [{"index": n, "student": {"metrics": {"token_accuracy": share}}} for n, share in enumerate(shares)]
+
+    assert not_known(turns(0.95, 1.0)) == ""
+    assert not_known([{"index": 0, "student": {"metrics": {}}}]) == "", "a run of an earlier version"
+    line = "iteration 1: the student does not know its training rows yet (token accuracy 0.81): raise student.updates"
+    assert not_known(turns(0.99, 0.81)) == line
+    assert not_known(turns(0.5, 0.81)).startswith("iterations 0, 1: ") and "accuracy 0.50, 0.81)" in not_known(turns(0.5, 0.81))
+
+
 def report(**other: Any) -> dict[str, Any]:
     turn = {
         "index": 0,
@@ -79,6 +90,13 @@ def test_the_tables_hold_what_the_report_holds(tmp_path: Path) -> None:
     assert "kept student (LLM2LLM)" in text and "130/135" in text and "0.963" in text
     assert "It helped" in text
     assert "/data/runs/demo/" in text
+
+
+def test_a_finished_run_says_that_a_student_does_not_know_its_rows(tmp_path: Path) -> None:
+    told = report(exams=exams(30, 5))
+    assert "does not know" not in shown(tmp_path, told)
+    told["iterations"][0]["student"]["metrics"]["token_accuracy"] = 0.81
+    assert "its training rows yet (token accuracy 0.81): raise student.updates" in shown(tmp_path, told)
 
 
 def test_rows_without_an_answer_have_columns_of_their_own(tmp_path: Path) -> None:

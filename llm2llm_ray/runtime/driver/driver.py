@@ -67,8 +67,8 @@ class Driver:
             import_engines()  # with the cores to itself: what starts from here on waits for it
         parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
         self._trainer = trainer = RayTrainer(
-            config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, StageRecords(self._files),
-            self._training_line,
+            config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, self._inputs.seeds.num_rows,
+            StageRecords(self._files), self._training_line,
         )  # fmt: skip
         if not StageRecords(self._files).all():  # a run that goes on may have nothing left to train
             trainer.open()  # its processes start while the engines do

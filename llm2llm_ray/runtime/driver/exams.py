@@ -2,7 +2,8 @@
 
 The baseline is the fair one: the seeds alone, from the base model, for as many optimizer updates as the kept student took in
 all: more rows mean more updates, and more updates alone raise accuracy. A student that goes on from the one before
-(`student.start_from: previous`) has taken the updates of every training before it, too.
+(`student.start_from: previous`) has taken the updates of every training before it, too. Where the kept student took as many as
+the first, the first student is the baseline: nothing is trained or asked for it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Exams:
 
     def hold(self, iterations: Sequence[Iteration], seeds: DatasetVersion, seed_rows: Iterable[Example]) -> dict[str, Any]:
         """Accuracies by who was examined, the kept student's difference to the baseline and to the first, and in how many
-        updates the baseline is matched. `iterations` end with the one whose student is kept (`run.keep`)."""
+        updates the baseline is matched, and whether it is the first student. `iterations` end with the one whose student is kept
+        (`run.keep`)."""
         inputs, config = self._parts.inputs, self._parts.config
         assert inputs.test is not None
         left_out: dict[str, str] = {}
@@ -44,7 +46,10 @@ class Exams:
         self._sit("first", first)
         self._sit("kept", kept)
         self._told["kept"]["updates"] = matched["updates"]
-        if config.evaluation.matched_baseline:
+        matched["first_is_baseline"] = config.evaluation.matched_baseline and first.metrics["updates"] == matched["updates"]
+        if matched["first_is_baseline"]:
+            self._marks["baseline"], self._told["baseline"] = self._marks["first"], dict(self._told["first"])
+        elif config.evaluation.matched_baseline:
             self._before_training("baseline", kept.iteration)
             baseline = self._trainer.train_baseline(seeds, matched["updates"])
             self._sit("baseline", baseline)
@@ -54,9 +59,8 @@ class Exams:
             if any(missing.values()):  # an accuracy over the other rows would be compared with those over all rows
                 del self._told["teacher"]
                 left_out["teacher"] = _not_examined(missing, inputs.test.num_rows)
-        differences = {
-            f"kept - {other}": self._difference("kept", other) for other in ("baseline", "first") if other in self._marks
-        }
+        others = ("baseline",) if matched["first_is_baseline"] else ("baseline", "first")
+        differences = {f"kept - {other}": self._difference("kept", other) for other in others if other in self._marks}
         return {"accuracy": self._told, "differences": differences, "left_out": left_out, "matched": matched}
 
     def _sit(self, who: str, student: Student) -> None:
@@ -88,7 +92,7 @@ def _not_examined(missing: Mapping[str, int], rows: int) -> str:
     return f"{missing[NOT_RECORDED]} of {rows} test rows are not in the file of recorded replies"
 
 
-def _updates(iterations: Sequence[Iteration], start_from: str) -> dict[str, int]:
+def _updates(iterations: Sequence[Iteration], start_from: str) -> dict[str, Any]:
     """How many updates the kept student has taken in all, and in how many trainings."""
     each = [int(iteration.student.metrics["updates"]) for iteration in iterations]
     return {"updates": updates_in_all(each, start_from), "trainings": len(each) if start_from == "previous" else 1}

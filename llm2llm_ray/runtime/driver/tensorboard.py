@@ -25,7 +25,7 @@ class Board:
     def update(self, training: str, line: Mapping[str, Any]) -> None:
         """One line of a training's log: {"update", "loss", "lr", "seconds", ...}; `training` for instance "train-0"."""
         if self._writer is not None:
-            for name in ("loss", "lr", "seconds"):
+            for name in ("loss", "token_accuracy", "lr", "seconds"):
                 if name in line:
                     self._writer.add_scalar(f"{training}/{name}", line[name], line["update"])
 

@@ -129,6 +129,12 @@ def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
+@torch.no_grad()
+def known(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many labels are their logits' likeliest token."""
+    return (logits.argmax(-1) == labels).sum()
+
+
 def learning_rate(update: int, total: int, *, peak: float, warmup_ratio: float, schedule: str) -> float:
     """The rate of update number `update` (from 0). Warm-up starts above 0: no update of a short training is wasted."""
     warmup = math.ceil(warmup_ratio * total)

@@ -50,6 +50,9 @@ class Progress:
     seconds: float = 0.0
     loss_first: float = 0.0
     loss_last: float = 0.0
+    known: int = 0
+    """Of the completion tokens `scored` in the last epoch's worth of updates, those that the model knew."""
+    scored: int = 0
 
 
 def prepare_process(device: Device, threads: int | None) -> torch.device:

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from llm2llm_ray.accuracy import KNOWN
 from llm2llm_ray.config import Config, StudentConfig
+from llm2llm_ray.config.schedule import fixed_updates
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Device, free_gib
 from llm2llm_ray.planning.model_size import parameters
@@ -44,19 +46,20 @@ SECONDS_BETWEEN_POLLS = 0.5
 def training_inputs(
     student: StudentConfig, task: Task, device: Device, *, dataset: str, start: str, updates: int | None
 ) -> dict[str, Any]:
-    """What a training depends on: the inputs of its key. `updates` overrides what `student` says."""
+    """What a training depends on: the inputs of its key. `updates` is what `student.updates` comes to (`fixed_updates`)."""
     settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     settings |= {"precision": precision_of(student, device), "zero_stage": zero_stage_of(student, device)}
     if student.method == "full":
         del settings["lora"]
-    if updates or student.updates:
-        settings["updates"] = updates or student.updates
+    settings["updates"] = updates
+    if updates:
         del settings["epochs"]
     return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task))}
 
 
 class RayTrainer:
-    """`progress` is called from a thread of its own with the newest line of the training's log, while `train` waits."""
+    """`seed_rows`: of D^0. `progress` is called from a thread of its own with the newest line of the training's log, while
+    `train` waits."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class RayTrainer:
         task: Task,
         run_folder: str,
         base_model: str,
+        seed_rows: int,
         stages: StageRecords,
         progress: Callable[[Mapping[str, Any]], None],
     ) -> None:
@@ -71,6 +75,7 @@ class RayTrainer:
         self._task = task
         self._files = Files(run_folder)
         self._base_model = base_model
+        self._seed_rows = seed_rows
         self._stages = stages
         self._events = Events(self._files)
         self._progress = progress
@@ -87,7 +92,11 @@ class RayTrainer:
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
-        return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=None)
+        settings = self._config.student
+        updates = fixed_updates(
+            settings.updates, seeds=self._seed_rows, rows=dataset.num_rows, global_batch_size=settings.global_batch_size
+        )
+        return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=updates)
 
     def train_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
         """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
@@ -109,7 +118,7 @@ class RayTrainer:
             job = self._job(dataset, start_name, start_sha, name, updates)
             metrics = exported(self._files, job.export)
             if metrics is None:
-                self._check_space()
+                self._check_space(updates)
                 metrics = self._job_done(job, name)
             path = self._files.absolute(job.export)
             sha = model_sha(fetched(path, key))
@@ -119,6 +128,8 @@ class RayTrainer:
                 STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
             )
             self._events.add("stage_finished", **told)
+            if (share := metrics.get("token_accuracy", 1.0)) < KNOWN:  # none: exported by an earlier version
+                self._events.add("rows_not_known", **told, token_accuracy=share, updates=metrics["updates"])
         result = record["result"]
         return Student(
             path=self._files.absolute(result["path"]),
@@ -143,13 +154,13 @@ class RayTrainer:
             submitted=time.time(),
         )
 
-    def _check_space(self) -> None:
+    def _check_space(self, updates: int | None) -> None:
         """A training that finds the disk full when it is over is lost."""
         count = parameters(self._base_model)
         if self._files.local_root is None or count is None:
             return
         student = self._config.student
-        need = sum(training_gib(student, self._device, count, student.updates))
+        need = sum(training_gib(student, self._device, count, updates))
         if (free := free_gib(self._files.root)) < need:
             raise UserError(
                 f"run.folder: {free:.1f} GiB are free in {self._files.root}, and a training of student.model="

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -51,8 +51,22 @@ class Training:
         return [len(row.ids) for row in self.rows]
 
 
-def run_update(training: Training, batch: list[int], lengths: list[int]) -> tuple[float, int, int]:
-    """One optimizer update; returns the mean loss over its completion tokens, its tokens, and its tokens with padding.
+class Updated(NamedTuple):
+    """What one update came to, over all ranks."""
+
+    loss: float
+    """Mean over its completion tokens."""
+    tokens: int
+    padded: int
+    """Its tokens with padding."""
+    known: int
+    """Of its completion tokens, those that the model, as it was before the update, found likelier than all others."""
+    scored: int
+    """Its completion tokens."""
+
+
+def run_update(training: Training, batch: list[int], lengths: list[int]) -> Updated:
+    """One optimizer update.
 
     DeepSpeed averages gradients over the ranks. A pass's loss sum times the number of ranks, over the completion tokens of
     the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut. Raises NotFinite.
@@ -62,24 +76,26 @@ def run_update(training: Training, batch: list[int], lengths: list[int]) -> tupl
     n_tokens = sum(training.rows[row].n_completion for row in batch)
     # Without ZeRO, DeepSpeed flattens all gradients, reduces them and copies them back, among one worker too.
     engine.enable_backward_allreduce = training.workers > 1 or engine.zero_optimization_stage() > 0
-    total = torch.zeros((), device=training.device)
+    total, known = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     for number, groups in enumerate(passes):
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-        loss = _loss_sum(training, groups)
+        loss, known_here = _computed(training, groups)
         engine.backward(loss * training.workers / n_tokens, scale_wrt_gas=False)
         total += loss.detach()
-    loss_of_batch = _finite("the loss", _over_ranks(total) / n_tokens)
+        known += known_here
+    loss_of_all, known_of_all = _over_ranks(total, known)
+    loss_of_batch = _finite("the loss", loss_of_all / n_tokens)
     _finite("the norm of the gradient", take_step(engine))
     tokens = sum(lengths[row] for row in batch)
     padded = sum(max(lengths[i] for i in group) * len(group) for groups in passes for group in groups if group)
-    return loss_of_batch, tokens, tokens if packed else padded
+    return Updated(loss_of_batch, tokens, tokens if packed else padded, round(known_of_all), n_tokens)
 
 
 @torch.no_grad()
 def check_weights(training: Training, batch: list[int]) -> None:
     """Raises NotFinite unless the model as it is now has a loss on the last rows of `batch`: no later update would see it."""
     last = _passes(training, batch, training.lengths)[-1]
-    _finite("the loss after it", _over_ranks(_loss_sum(training, last)))
+    _finite("the loss after it", *_over_ranks(_computed(training, last)[0]))
 
 
 def _passes(training: Training, batch: list[int], lengths: list[int]) -> list[list[list[int]]]:
@@ -87,11 +103,12 @@ def _passes(training: Training, batch: list[int], lengths: list[int]) -> list[li
     return cut(batch, lengths, workers=training.workers, micro=training.micro)
 
 
-def _loss_sum(training: Training, groups: list[list[int]]) -> torch.Tensor:
-    """Of one pass, over this rank's rows."""
+def _computed(training: Training, groups: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the token losses of one pass over this rank's rows, and how many of these tokens the model knows."""
     join = batching.pack if packs(training.engine) else batching.collate
     part = join([training.rows[i] for i in groups[training.rank]], training.pad_id).to(training.device)
-    return batching.loss_sum(training.engine(**part.inputs, use_cache=False).logits, part.labels)
+    logits = training.engine(**part.inputs, use_cache=False).logits
+    return batching.loss_sum(logits, part.labels), batching.known(logits, part.labels)
 
 
 def explained(what: NotFinite, training: Training, batch: list[int], rate: float) -> NotFinite:
@@ -108,9 +125,11 @@ def explained(what: NotFinite, training: Training, batch: list[int], rate: float
     )
 
 
-def _over_ranks(value: torch.Tensor) -> float:
-    torch.distributed.all_reduce(value)
-    return float(value)
+def _over_ranks(*values: torch.Tensor) -> list[float]:
+    """Each summed, in float32: counts are exact up to 16 million."""
+    together = torch.stack(values)
+    torch.distributed.all_reduce(together)
+    return together.tolist()
 
 
 def _finite(name: str, value: float) -> float:

@@ -67,7 +67,7 @@ class TrainJob:
     parts: tuple[str, ...]
     """Parquet files with the columns id, input and output."""
     updates: int | None
-    """Optimizer updates; None: as `student` says."""
+    """Optimizer updates; None: as many as `student.epochs` makes."""
     export: str
     log: str
     """Stem of the training's log."""
@@ -153,7 +153,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         rank=context.get_world_rank(),
         workers=workers,
         device=device,
-        total=total_updates(len(rows), student.global_batch_size, student.epochs, job.updates or student.updates),
+        total=total_updates(len(rows), student.global_batch_size, student.epochs, job.updates),
         progress=restore(engine, student, job.name),
     )
     said, first, started = engine_report(engine), training.progress.update, time.time()
@@ -171,6 +171,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         "tokens_per_s": round(done.tokens / max(1e-9, done.seconds), 1),
         "loss_first": done.loss_first,
         "loss_last": done.loss_last,
+        "token_accuracy": round(done.known / max(1, done.scored), 4),
         "seconds": round(done.seconds, 2),
         "start_seconds": round(started - job.submitted, 2),
         "resumed_from_update": first,
@@ -212,6 +213,7 @@ def _train(training: Training, log: TrainingLog) -> None:
     """All updates that are not done yet, with their checkpoints."""
     student, done, lengths = training.student, training.progress, training.lengths
     batches = batching.global_batches(len(training.rows), student.global_batch_size, student.seed)
+    last_epoch = training.total - updates_per_epoch(len(training.rows), student.global_batch_size)
     saved = time.monotonic()
     for batch in itertools.islice(batches, done.update, training.total):
         began = time.monotonic()
@@ -226,7 +228,7 @@ def _train(training: Training, log: TrainingLog) -> None:
         for group in training.engine.optimizer.param_groups:
             group["lr"] = rate
         try:
-            loss, tokens, padded = run_update(training, batch, lengths)
+            loss, tokens, padded, known, scored = run_update(training, batch, lengths)
             if done.update + 1 == training.total:
                 check_weights(training, batch)
         except NotFinite as what:
@@ -235,10 +237,13 @@ def _train(training: Training, log: TrainingLog) -> None:
         done.update += 1
         done.tokens, done.padded, done.seconds = done.tokens + tokens, done.padded + padded, done.seconds + seconds
         done.loss_first, done.loss_last = (loss if done.update == 1 else done.loss_first), loss
+        if done.update > last_epoch:
+            done.known, done.scored = done.known + known, done.scored + scored
         if training.rank == 0:
             log.write(
-                update=done.update, total=training.total, loss=round(loss, 6), lr=rate, tokens=tokens, seconds=round(seconds, 4)
-            )
+                update=done.update, total=training.total, loss=round(loss, 6), token_accuracy=round(known / scored, 4), lr=rate,
+                tokens=tokens, seconds=round(seconds, 4),
+            )  # fmt: skip
         if done.update < training.total and _checkpoint_due(training, saved):
             save(training.engine, done, student, training.name)
             saved = time.monotonic()
