@@ -33,7 +33,7 @@ def run_ranks(script: str, world: int, model: str, out: Path) -> None:
         for rank in range(world)
     ]
     try:
-        texts = [rank.communicate(timeout=180)[0] for rank in ranks]
+        texts = [rank.communicate(timeout=600)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
