@@ -135,6 +135,15 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A student in the middle of its training. Example: Snapshot(path="…/students/000-1f…-early", sha="9f…", update=18)"""
+
+    path: str
+    sha: str
+    update: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
     """A handle on M^i: a Hugging Face folder and the fingerprint of its weights."""
 
@@ -144,6 +153,8 @@ class Student:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What training recorded: updates, tokens, tokens_per_s, padding_share, loss, seconds; token_accuracy: the share of the
     completion tokens of the last epoch's worth of updates that the student, as it was then, found likelier than all others."""
+    early: Snapshot | None = None
+    """None unless errors are looked for in it (`evaluation.error_source: early`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,11 @@ class MaxUnanswered(Section):
 
 
 class EvaluationConfig(Section):
-    error_source: Literal["seed", "dev", "cross_fit"] = "seed"
+    error_source: Literal["seed", "dev", "early", "cross_fit"] = "seed"
+    """Which rows errors come from: the seeds (the paper), the dev rows, or the seeds as the student answered them at `early_at`,
+    before it knew them by heart (Swayamdipta et al. 2020, arXiv 2009.10795): no training is added."""
+    early_at: float = Field(default=0.3, gt=0, lt=1)
+    """Share of a student's updates after which `early` keeps it as it then is."""
     max_tokens: int = Field(default=256, ge=1)
     """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""
     judge_by: Literal["greedy", "pass_rate", "gold_loss"] = "greedy"
@@ -92,11 +96,21 @@ class EvaluationConfig(Section):
         """Whether the student's requests carry choices: recorded answers are what they are."""
         return self.structured and self.recorded_answers is None
 
+    @property
+    def error_split(self) -> Literal["seed", "dev"]:
+        """Where the rows stand that errors come from."""
+        return "dev" if self.error_source == "dev" else "seed"
+
+    @property
+    def snapshot_at(self) -> float | None:
+        """Share of its updates after which each student is kept as it then is; None: no student is."""
+        return self.early_at if self.error_source == "early" else None
+
     @field_validator("error_source")
     @classmethod
     def _built(cls, value: str) -> str:
         if value == "cross_fit":
-            raise ValueError("cross_fit is not built yet; use seed or dev")
+            raise ValueError("cross_fit is not built yet; use seed, dev or early")
         return value
 
     @model_validator(mode="after")

@@ -65,6 +65,11 @@ def total_updates(num_rows: int, global_batch_size: int, epochs: float, updates:
     return updates or max(1, math.ceil(epochs * updates_per_epoch(num_rows, global_batch_size)))
 
 
+def early_update(total: int, early_at: float) -> int:
+    """The update, from 1, after which a student of `total` updates is kept as it then is (`evaluation.error_source: early`)."""
+    return math.ceil(early_at * total)
+
+
 def updates_in_all(trainings: Sequence[int], start_from: str) -> int:
     """Updates behind the last student's weights. `trainings`: each student's own, in order. One that goes on from the student
     before (`student.start_from: previous`) has taken that one's, too."""

@@ -137,13 +137,19 @@ def _made_by(facts: Facts) -> list[str]:
                 ("teacher", escaped(teacher_name(teacher, facts.record.recorded_replies))),
                 ("student", escaped(model_name(str(facts.config["student"]["model"])))),
                 ("task", escaped(facts.config["task"]["name"])),
-                ("errors from", f"the {facts.config['evaluation']['error_source']} rows"),
+                ("errors from", _errors_from(facts.config["evaluation"])),
                 ("iteration", f"{facts.index} (of 0 to {facts.config['run']['iterations'] - 1})"),
                 ("version", facts.version.id),
                 *((f"`{name}`", value) for name, value in settings.items()),
             ],
         ),
     ]  # fmt: skip
+
+
+def _errors_from(evaluation: Mapping[str, Any]) -> str:
+    if evaluation["error_source"] != "early":
+        return f"the {evaluation['error_source']} rows"
+    return f"the seed rows, as each student answered them after {evaluation['early_at']:.0%} of its updates"
 
 
 def _licence(facts: Facts, what: str, known: str) -> list[str]:

@@ -22,8 +22,8 @@ from llm2llm_ray.storage.files import SCRATCH
 from llm2llm_ray.storage.lease import run_lease
 from llm2llm_ray.storage.stages import StageRecords
 
-_OURS = re.compile(r"(?:\d{3}|baseline)-[0-9a-f]{12}")
-"""Names of trainings, as students/ has them."""
+_OURS = re.compile(r"(?:\d{3}|baseline)-[0-9a-f]{12}(-early)?")
+"""Names of trainings, as students/ has them, and of the snapshots that they left."""
 _KEPT = {
     "versions": ("dataset versions", "never goes"),
     "replies": ("replies", "never goes: paid for once"),
@@ -127,10 +127,13 @@ class _Rules:
     def _student(self, path: str, name: str) -> tuple[bool, str]:
         if name.startswith(".writing-"):
             return True, "left by an export that was cut short"
-        if not _OURS.fullmatch(name):
+        ours = _OURS.fullmatch(name)
+        if not ours:
             return False, "not written by a run"
         if not self._finished:
             return False, "an unfinished run may read it"
+        if ours[1]:
+            return True, "a snapshot that errors came from; its answers stay"
         if path in self._kept:
             return False, self._kept[path]
         return True, "neither the last nor the best student; its rows, answers and accuracy stay"

@@ -174,7 +174,8 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
     """Rounds: student and teacher one after the other. They overlap, but on one machine they share what computes."""
     if amount.updates:
         computing = amount.updates * rates.update_s + amount.trained_tokens / rates.train_tokens_per_s
-        return rates.train_start_s + computing + rates.train_end_s
+        exports = 2 if amount.name == "train" and config.evaluation.snapshot_at is not None else 1
+        return rates.train_start_s + computing + exports * rates.train_end_s
     if amount.name == "commit":
         return rates.commit_s
     if not amount.answers and not amount.calls:
@@ -192,14 +193,15 @@ def stage_seconds(config: Config, rates: Rates, amount: Amount) -> float:
 
 
 def disk(config: Config, device: str | None, *, answers: float, updates: int, trainings: int | None = None) -> Disk:
-    """Space for the students (all are kept), one checkpoint and the next one beside it, and rows and replies. `trainings` None:
-    as many as there can be."""
+    """Space for the students and their snapshots (all are kept), one checkpoint and the next one beside it, and rows and replies.
+    `trainings` None: as many as there can be."""
     count = parameters(config.student.model)
     student, checkpoints = (None, None) if count is None else training_gib(config.student, device, count, updates)
     trained = trainings or num_iterations(config) + (config.evaluation.test and config.evaluation.matched_baseline)
+    snapshots = 0 if config.evaluation.snapshot_at is None else num_iterations(config)
     here = "://" not in config.run.folder
     return Disk(
-        students_gib=None if student is None else trained * student,
+        students_gib=None if student is None else (trained + snapshots) * student,
         checkpoints_gib=checkpoints,
         rows_gib=answers * _BYTES_PER_ANSWER / 2**30,
         free_gib=free_gib(config.run.folder) if here else None,

@@ -32,6 +32,11 @@ _STATES = {
     "broken off": "This run broke off before its end; the same command goes on with it.",
     "unknown": "This run had not finished at {when}; whether it runs is not known, since an object store keeps no lock.",
 }
+_SOURCES = {
+    "seed": "seed rows",
+    "dev": "dev rows",
+    "early": "seed rows, as the student answered them before it knew them by heart",
+}
 
 
 def render(run: RunRecord) -> str:
@@ -95,8 +100,8 @@ def _about(run: RunRecord) -> dict[str, Any]:
         "teacher": run.teacher,
         "teacher_kind": config["teacher"]["kind"],
         "iterations": config["run"]["iterations"],
-        "source": {"seed": "seed rows", "dev": "dev rows"}.get(config["evaluation"]["error_source"], "held-out seed rows"),
-        "trained_on_source": config["evaluation"]["error_source"] == "seed",
+        "source": _SOURCES[config["evaluation"]["error_source"]],
+        "trained_on_source": config["evaluation"]["error_source"] != "dev",
         "started": wording.moment(started[0]) if started else wording.ABSENT,
         "ended": wording.moment(ended) if ended and run.state == "finished" else "",
     }

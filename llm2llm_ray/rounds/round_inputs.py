@@ -25,7 +25,8 @@ _AS_OTHER_INPUTS = {"one_shot", "augment_augmented", "require_better_teacher"}
 """Ablations, there as `per_wrong` and as the rows evaluated; and what says whether a round is asked for at all."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
-    "matched_baseline", "engine", "max_unanswered", "structured", "judge_by", "samples", "sample_temperature", "weak_below",
+    "matched_baseline", "engine", "max_unanswered", "early_at", "structured", "judge_by", "samples",
+    "sample_temperature", "weak_below",
 }  # fmt: skip
 """Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
 and when a stage counts; and from `structured` on those that are there only where they are in force: without them an answer is

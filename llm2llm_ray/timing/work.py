@@ -76,7 +76,7 @@ class Work:
         ]
 
     def training_lines(self, key: str) -> list[dict[str, Any]]:
-        """The training's log: updates, and events `start`, `checkpoint` and `end`."""
+        """The training's log: updates, and events `start`, `checkpoint`, `early` and `end`."""
         mine = [path for path in self._logs if path.endswith(f"-{key[:12]}.jsonl")]
         return [line for path in mine for line in TrainingLog(self._record.files, path.removesuffix(".jsonl")).read()]
 

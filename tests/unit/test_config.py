@@ -56,6 +56,7 @@ def test_an_unknown_key_suggests_the_right_one(file: Path, override: str, field:
         ("run.iterations=two", "run.iterations", "'two'"),
         ("student.updates=1.5", "student.updates", "1.5"),
         ("student.updates=0", "student.updates", "0"),
+        ("evaluation.early_at=1", "evaluation.early_at", "1"),
         ("student.updates=automatic", "student.updates", "'automatic'"),
         ("student.zero_stage=7", "student.zero_stage", "7"),
         ("student.learning_rate=-1", "student.learning_rate", "-1"),

@@ -100,6 +100,16 @@ def test_the_card_of_the_dataset_says_what_made_it(toy: RunRecord, tmp_path: Pat
     assert all(f"| `{name}` |" in body for name in SCHEMA.names)
 
 
+def test_a_card_says_when_the_students_were_asked_that_errors_came_from(toy: RunRecord, tmp_path: Path) -> None:
+    (config,) = Path(toy.files.root).glob("configs/*.json")
+    told = json.loads(config.read_text())
+    told["evaluation"] |= {"error_source": "early", "early_at": 0.25}
+    config.write_text(json.dumps(told))
+    export_student(facts(RunRecord.open(toy.files.root)), tmp_path / "out")
+    body = card(tmp_path / "out")[1]
+    assert "the seed rows, as each student answered them after 25% of its updates" in MARKDOWN.render(body)
+
+
 def test_a_row_that_is_near_the_test_set_after_all_is_told(tmp_path: Path) -> None:
     near = TEST[3].input.upper()
     record = Writer(tmp_path / "run", written=[near, *WRITTEN], held_out=()).write()

@@ -125,6 +125,17 @@ def test_automatic_updates_are_planned_as_numbers_and_the_first_student_as_the_b
     assert "the first student is the matched baseline" in shown(found)
 
 
+def test_a_snapshot_of_each_student_takes_its_space_and_its_seconds_and_no_training() -> None:
+    seeds, early = planned(), planned("evaluation.error_source=early")
+    for name in ("updates", "answers", "calls"):
+        assert sum_of(early, name) == sum_of(seeds, name)
+    assert early.disk.students_gib == pytest.approx(7 / 4 * seeds.disk.students_gib)  # three students and the baseline
+    times = [step.seconds.expected for found in (seeds, early) for step in found.steps if step.name == "train" and step.seconds]
+    assert [after - before for before, after in zip(times[:3], times[3:], strict=True)] == pytest.approx(
+        [KNOWN[0].train_end_s] * 3
+    )
+
+
 def test_a_baseline_is_planned_where_the_rows_outgrow_the_automatic_updates() -> None:
     many = ["student.updates=auto", "augmentation.per_wrong=20"]
     steps = {(step.group, step.name): step for step in planned(*many).steps}

@@ -57,6 +57,23 @@ def test_a_first_student_that_was_better_stays_too(tmp_path: Path) -> None:
     assert going(record) == ["index", "students/baseline"]
 
 
+def test_snapshots_go_once_the_run_is_finished_and_not_before(tmp_path: Path) -> None:
+    def with_snapshot(record: RunRecord) -> str:
+        path = f"{record.stages[0]['result']['path']}-early"
+        record.files.write_once(f"{path}/model.safetensors", b"x" * 60_000)
+        return path
+
+    record = Writer(tmp_path / "open").write("second training")
+    path = with_snapshot(record)
+    assert path not in [item.path for item in inventory(record) if item.can_go], "its round may have to be asked again"
+    record = Writer(tmp_path / "done", right={"untrained": 2, "first": 16, "last": 15, "baseline": 12}).write()
+    path = with_snapshot(record)
+    items = {item.path: item for item in inventory(record)}
+    assert items[path].can_go and not items[path.removesuffix("-early")].can_go
+    remove(record, inventory(record))
+    assert not (tmp_path / "done" / path).exists() and (tmp_path / "done" / path.removesuffix("-early")).exists()
+
+
 def test_looking_changes_nothing(tmp_path: Path) -> None:
     record = Writer(tmp_path).write()
     before = contents(tmp_path, *[path.name for path in tmp_path.iterdir()])

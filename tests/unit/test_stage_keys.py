@@ -39,7 +39,7 @@ from llm2llm_ray.storage.stages import stage_key
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.splits import load_splits
-from llm2llm_ray.types import DatasetVersion, Example, Iteration, Reply, Round, Student
+from llm2llm_ray.types import DatasetVersion, Example, Iteration, Reply, Round, Snapshot, Student
 
 LABELS = ["billing", "shipping"]
 ROW = {"id": "r-1", "input": "Where is the parcel?", "output": "shipping", "origin": "seed", "seed_id": None}
@@ -153,18 +153,23 @@ class Noted:
         }[name]  # fmt: skip
         self.keys[name, which] = stage_key(stage, version, inputs)
 
-    def _train(self, which: object, dataset: DatasetVersion, start: Student | None, updates: int | None) -> None:
+    def _train(
+        self, which: object, dataset: DatasetVersion, start: Student | None, updates: int | None, early_at: float | None = None
+    ) -> None:
         inputs, sha = self.inputs, start.sha if start else self.inputs.student_sha
         self._note("train", which, training_inputs(
-            inputs.config.student, inputs.task, cast(Any, inputs.device), dataset=dataset.id, start=sha, updates=updates
+            inputs.config.student, inputs.task, cast(Any, inputs.device), dataset=dataset.id, start=sha, updates=updates,
+            early_at=early_at,
         ))  # fmt: skip
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         student, seeds = self.inputs.config.student, self.inputs.seeds.num_rows
         batch = student.global_batch_size
         updates = fixed_updates(student.updates, seeds=seeds, rows=dataset.num_rows, global_batch_size=batch)
-        self._train(dataset.iteration, dataset, start, updates)
-        return Student(path="m", sha=f"M{dataset.iteration}", iteration=dataset.iteration)
+        early_at = self.inputs.config.evaluation.snapshot_at
+        self._train(dataset.iteration, dataset, start, updates, early_at)
+        early = None if early_at is None else Snapshot(path="m-early", sha=f"M{dataset.iteration} at {early_at}", update=3)
+        return Student(path="m", sha=f"M{dataset.iteration}", iteration=dataset.iteration, early=early)
 
     def seed(self) -> DatasetVersion:
         return self.inputs.seeds
@@ -373,6 +378,9 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.system_message", "merge", {R, C, X, t, v}, VOTES),
     ("run.seed", 1, {R, C, t, v}, VOTES),
     ("evaluation.error_source", "dev", {R, C}, {}),
+    ("evaluation.error_source", "early", {T, R, C, s}, {}),  # its students are trained anew, for the snapshot
+    ("evaluation.early_at", 0.5, NOTHING, {}),
+    ("evaluation.early_at", 0.5, {T, R, C, s}, {"evaluation.error_source": "early"}),
     ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
     ("evaluation.judge_by", "pass_rate", {R, C, s}, {}),  # the first request is a sampled one; exams are greedy
     ("evaluation.judge_by", "gold_loss", {R, C}, {}),  # it is asked beside the greedy one
@@ -446,6 +454,16 @@ def test_the_first_student_has_the_key_of_a_baseline_of_as_many_updates() -> Non
     noted = Noted({"student.updates": "auto"})
     noted._train("baseline", noted.inputs.seeds, None, updates=60)
     assert noted.keys["train", "baseline"] == first != noted.keys["train", 1]
+
+
+def test_errors_come_from_the_snapshot_and_exams_are_the_students_own() -> None:
+    noted = Noted({"evaluation.error_source": "early"})
+    student = Student(path="m", sha="M0", iteration=0, early=Snapshot(path="m-early", sha="early", update=3))
+    seeds, test = noted.inputs.seeds, noted.inputs.test
+    assert test is not None
+    stream, exam = noted.parts.error_source(seeds).stream(student, seeds), noted.parts.graded(student, test)
+    assert (stream.weights, stream.inputs["model"], stream.rows) == ("m-early", "early", seeds)
+    assert (exam.weights, exam.inputs["model"]) == ("m", "M0")
 
 
 def same(before: Keys, after: Keys, *names: str) -> list[str]:

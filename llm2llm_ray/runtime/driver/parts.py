@@ -71,15 +71,22 @@ class Parts:
         return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
 
     def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
-        """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts."""
+        """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts.
+        `early`: the seeds, answered by the snapshot that the training left."""
 
         def rows_for(dataset: DatasetVersion) -> DatasetVersion:
-            if self.config.evaluation.error_source == "dev":
+            if self.config.evaluation.error_split == "dev":
                 assert self.inputs.dev is not None
                 return self.inputs.dev
             return dataset if self.config.augmentation.augment_augmented else seeds
 
-        return RayErrorSource(graded=partial(self.graded, in_round=True), rows_for=rows_for)
+        def asked(student: Student) -> Student:
+            if self.config.evaluation.error_source != "early":
+                return student
+            assert student.early is not None, "the trainer leaves a snapshot where the config asks it"
+            return replace(student, path=student.early.path, sha=student.early.sha, early=None)
+
+        return RayErrorSource(graded=partial(self.graded, in_round=True), rows_for=rows_for, asked=asked)
 
     def graded(self, student: Student, rows: DatasetVersion, *, in_round: bool = False) -> RayGraded:
         """`student` on these rows through the resident engine: greedily, and in rounds as `evaluation.judge_by` says."""

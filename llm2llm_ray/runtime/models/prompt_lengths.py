@@ -149,7 +149,7 @@ def _choices(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
 
 
 def _evaluated(config: Config, checked: Checked) -> Iterator[tuple[str, list[Example]]]:
-    source = config.evaluation.error_source
+    source = config.evaluation.error_split
     yield source, checked.splits.error_source(source)
     if config.evaluation.test:
         yield "test", checked.splits.test

@@ -117,14 +117,16 @@ class RayAugmented:
 
 @dataclass(frozen=True, kw_only=True)
 class RayErrorSource:
-    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `rows_for`."""
+    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `rows_for`, `early` in `asked`."""
 
     graded: Callable[[Student, DatasetVersion], RayGraded]
     rows_for: Callable[[DatasetVersion], DatasetVersion]
     """D^i -> the rows to evaluate."""
+    asked: Callable[[Student], Student] = lambda student: student
+    """M^i -> who answers."""
 
     def stream(self, student: Student, dataset: DatasetVersion) -> RayGraded:
-        return self.graded(student, self.rows_for(dataset))
+        return self.graded(self.asked(student), self.rows_for(dataset))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,11 @@ MARKER = "_student.json"
 ADAPTER = "adapter"
 
 
+def early_folder(target: str) -> str:
+    """Of the snapshot of the student whose folder is `target`. Example: "students/000-1f0a5ce9d2b4-early"."""
+    return f"{target}-early"
+
+
 def exported(files: Files, target: str) -> dict[str, Any] | None:
     """The metrics of the student at `target`, or None when there is no complete one."""
     path = f"{target}/{MARKER}"

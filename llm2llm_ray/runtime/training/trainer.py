@@ -25,14 +25,14 @@ from llm2llm_ray.runtime.connection import device_of
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.node_copy import fetched
 from llm2llm_ray.runtime.training.deepspeed_config import precision_of, zero_stage_of
-from llm2llm_ray.runtime.training.student_folder import exported
+from llm2llm_ray.runtime.training.student_folder import early_folder, exported
 from llm2llm_ray.runtime.training.worker import TrainJob
 from llm2llm_ray.runtime.training.workers import TrainingWorkers
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
 from llm2llm_ray.storage.training_log import TrainingLog, log_stem
 from llm2llm_ray.tasks.task import Task, identity
-from llm2llm_ray.types import DatasetVersion, Student
+from llm2llm_ray.types import DatasetVersion, Snapshot, Student
 
 STAGE = "train"
 TRAIN_VERSION = 3
@@ -44,9 +44,17 @@ SECONDS_BETWEEN_POLLS = 0.5
 
 
 def training_inputs(
-    student: StudentConfig, task: Task, device: Device, *, dataset: str, start: str, updates: int | None
+    student: StudentConfig,
+    task: Task,
+    device: Device,
+    *,
+    dataset: str,
+    start: str,
+    updates: int | None,
+    early_at: float | None,
 ) -> dict[str, Any]:
-    """What a training depends on: the inputs of its key. `updates` is what `student.updates` comes to (`fixed_updates`)."""
+    """What a training depends on: the inputs of its key. `updates` is what `student.updates` comes to (`fixed_updates`). A
+    training that leaves a snapshot has another key, and the same weights in the end."""
     settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     settings |= {"precision": precision_of(student, device), "zero_stage": zero_stage_of(student, device)}
     if student.method == "full":
@@ -54,7 +62,8 @@ def training_inputs(
     settings["updates"] = updates
     if updates:
         del settings["epochs"]
-    return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task))}
+    early = {} if early_at is None else {"early_at": early_at}
+    return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task)), **early}
 
 
 class RayTrainer:
@@ -96,33 +105,37 @@ class RayTrainer:
         updates = fixed_updates(
             settings.updates, seeds=self._seed_rows, rows=dataset.num_rows, global_batch_size=settings.global_batch_size
         )
-        return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=updates)
+        early_at = self._config.evaluation.snapshot_at
+        return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=updates, early_at=early_at)
 
     def train_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
         """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
-        return self._student_of(dataset, None, label="baseline", updates=updates)
+        return self._student_of(dataset, None, label="baseline", updates=updates, early_at=None)
 
-    def _student_of(self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None) -> Student:
+    def _student_of(
+        self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None, early_at: float | None
+    ) -> Student:
         began = time.time()
         start_name = start.path if start else self._base_model
         start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
         inputs = training_inputs(
-            self._config.student, self._task, self._device, dataset=dataset.id, start=start_sha, updates=updates
-        )
+            self._config.student, self._task, self._device, dataset=dataset.id, start=start_sha, updates=updates,
+            early_at=early_at,
+        )  # fmt: skip
         key = stage_key(STAGE, TRAIN_VERSION, inputs)
         name = log_stem(label, key).removeprefix(f"{STAGE}/")
         record = self._stages.find(STAGE, key)
         if record is None:
             told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
             self._events.add("stage_started", **told)
-            job = self._job(dataset, start_name, start_sha, name, updates)
+            job = self._job(dataset, start_name, start_sha, name, updates, early_at)
             metrics = exported(self._files, job.export)
             if metrics is None:
-                self._check_space(updates)
+                self._check_space(updates, 1 if early_at is None else 2)
                 metrics = self._job_done(job, name)
             path = self._files.absolute(job.export)
             sha = model_sha(fetched(path, key))
-            result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics}
+            result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics, **self._early(job, key)}
             iteration = None if label == "baseline" else dataset.iteration
             record = self._stages.record(
                 STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
@@ -136,9 +149,22 @@ class RayTrainer:
             sha=result["sha"],
             iteration=dataset.iteration,
             metrics={**result["metrics"], "start_sha": result["start_sha"]},
+            early=Snapshot(**early | {"path": self._files.absolute(early["path"])}) if (early := result.get("early")) else None,
         )
 
-    def _job(self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None) -> TrainJob:
+    def _early(self, job: TrainJob, key: str) -> dict[str, Any]:
+        """What the record says of the snapshot that the training left; nothing where it was to leave none."""
+        if job.early_at is None:
+            return {}
+        folder = early_folder(job.export)
+        told = exported(self._files, folder)
+        assert told is not None, f"{folder}: a finished training has left its snapshot"
+        sha = model_sha(fetched(self._files.absolute(folder), f"{key}-early"))
+        return {"early": {"path": folder, "sha": sha, "update": told["update"]}}
+
+    def _job(
+        self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None, early_at: float | None
+    ) -> TrainJob:
         return TrainJob(
             student=self._config.student,
             task=self._task,
@@ -149,18 +175,20 @@ class RayTrainer:
             start_sha=start_sha,
             parts=dataset.parts,
             updates=updates,
+            early_at=early_at,
             export=f"students/{name}",
             log=f"{STAGE}/{name}",
             submitted=time.time(),
         )
 
-    def _check_space(self, updates: int | None) -> None:
-        """A training that finds the disk full when it is over is lost."""
+    def _check_space(self, updates: int | None, exports: int) -> None:
+        """A training that finds the disk full when it is over is lost. `exports`: of the student, the final one among them."""
         count = parameters(self._base_model)
         if self._files.local_root is None or count is None:
             return
         student = self._config.student
-        need = sum(training_gib(student, self._device, count, updates))
+        each, checkpoints = training_gib(student, self._device, count, updates)
+        need = exports * each + checkpoints
         if (free := free_gib(self._files.root)) < need:
             raise UserError(
                 f"run.folder: {free:.1f} GiB are free in {self._files.root}, and a training of student.model="

@@ -120,8 +120,8 @@ def explained(what: NotFinite, training: Training, batch: list[int], rate: float
     if update == 1:
         remedy += "; if a rate near 0 ends in the same way, student.model itself holds weights that are not finite"
     return NotFinite(
-        f"update {update} of {training.total}, at learning rate {rate:.3g}: {what}. Nothing is exported, and the teacher is not "
-        f"asked. The longest of its {len(batch)} rows: {rows}. What helps: {remedy}"
+        f"update {update} of {training.total}, at learning rate {rate:.3g}: {what}. No student comes of it, and the teacher is "
+        f"not asked. The longest of its {len(batch)} rows: {rows}. What helps: {remedy}"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from llm2llm_ray.config import StudentConfig
-from llm2llm_ray.config.schedule import total_updates, updates_per_epoch
+from llm2llm_ray.config.schedule import early_update, total_updates, updates_per_epoch
 from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime.models.folders import resolve_model
 from llm2llm_ray.runtime.models.hand_off import WrongWeights
@@ -37,7 +37,7 @@ from llm2llm_ray.runtime.training.engine import (
 )
 from llm2llm_ray.runtime.training.packed_attention import use_packing
 from llm2llm_ray.runtime.training.place import remember_place
-from llm2llm_ray.runtime.training.student_folder import export_student
+from llm2llm_ray.runtime.training.student_folder import early_folder, export_student
 from llm2llm_ray.runtime.training.update import NotFinite, Training, check_weights, explained, run_update
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.training_log import TrainingLog
@@ -68,6 +68,8 @@ class TrainJob:
     """Parquet files with the columns id, input and output."""
     updates: int | None
     """Optimizer updates; None: as many as `student.epochs` makes."""
+    early_at: float | None
+    """Share of the updates after which the student is exported as it then is, too."""
     export: str
     log: str
     """Stem of the training's log."""
@@ -160,7 +162,9 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
     about: dict[str, Any] = {"micro_batch_size": micro, "padded_because": padded_because, "engine_report": said}
     if training.rank == 0:
         log.write(event="start", update=first, total=training.total, **about)
-    _train(training, log)
+    leave = _Exporter(training, log, tokenizer, start, job.files)
+    early = None if job.early_at is None else early_update(training.total, job.early_at)
+    _train(training, log, early, lambda: leave(early_folder(job.export), {"update": early}, event="early"))
     done = training.progress
     metrics = {
         "updates": done.update,
@@ -179,12 +183,31 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **about,
     }
-    began = time.monotonic()
-    told = told_by(training)
-    export_student(engine, tokenizer, metrics, told, start=start, student=student, files=job.files, target=job.export)
-    if training.rank == 0:
-        log.write(last=True, event="end", update=done.update, export_seconds=round(time.monotonic() - began, 2))
+    leave(job.export, metrics, event="end")
     return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Exporter:
+    """Writes the student as it now is, unless a complete one is there. On all ranks; training may go on after it."""
+
+    training: Training
+    log: TrainingLog
+    tokenizer: Any
+    start: str
+    files: Files
+
+    def __call__(self, target: str, metrics: dict[str, Any], *, event: str) -> None:
+        began, training = time.monotonic(), self.training
+        told = told_by(training)
+        export_student(
+            training.engine, self.tokenizer, metrics, told, start=self.start, student=training.student, files=self.files,
+            target=target,
+        )  # fmt: skip
+        training.engine.train()  # `told_by` left it evaluating
+        if training.rank == 0:
+            seconds = round(time.monotonic() - began, 2)
+            self.log.write(last=event == "end", event=event, update=training.progress.update, export_seconds=seconds)
 
 
 def _nodes_of(workers: int) -> list[str]:
@@ -209,8 +232,8 @@ def read_rows(files: Files, parts: Sequence[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _train(training: Training, log: TrainingLog) -> None:
-    """All updates that are not done yet, with their checkpoints."""
+def _train(training: Training, log: TrainingLog, early: int | None, leave_early: Callable[[], None]) -> None:
+    """All updates that are not done yet, with their checkpoints. `leave_early` is called after update `early`."""
     student, done, lengths = training.student, training.progress, training.lengths
     batches = batching.global_batches(len(training.rows), student.global_batch_size, student.seed)
     last_epoch = training.total - updates_per_epoch(len(training.rows), student.global_batch_size)
@@ -244,6 +267,8 @@ def _train(training: Training, log: TrainingLog) -> None:
                 update=done.update, total=training.total, loss=round(loss, 6), token_accuracy=round(known / scored, 4), lr=rate,
                 tokens=tokens, seconds=round(seconds, 4),
             )  # fmt: skip
+        if done.update == early:  # before the checkpoint: who goes on from that does not come by here
+            leave_early()
         if done.update < training.total and _checkpoint_due(training, saved):
             save(training.engine, done, student, training.name)
             saved = time.monotonic()
