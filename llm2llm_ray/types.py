@@ -54,6 +54,8 @@ class Example:
     """The gold answer as the student is trained to write it (a label; a rationale that ends in `#### n`)."""
     origin: Origin = "seed"
     lineage: Lineage | None = None
+    weight: float = 1.0
+    """Above 0: how much each token of its loss counts in training beside those of rows of weight 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class Rounds:
         total = 0.0
         for row in rows:
             part = batching.collate([row], 0)
-            total += float(batching.loss_sum(self._model(**part.inputs, use_cache=False).logits, part.labels))
+            total += float(batching.loss_sum(self._model(**part.inputs, use_cache=False).logits, part.labels, part.weights))
         return total / sum(row.n_completion for row in rows)
 
 
@@ -209,7 +209,7 @@ def equality(plan: Plan) -> dict[str, float]:
             part = join(rows, 0)
             model.zero_grad()
             scores = model(**part.inputs, use_cache=False).logits
-            loss = batching.loss_sum(scores, part.labels) / sum(row.n_completion for row in rows)
+            loss = batching.loss_sum(scores, part.labels, part.weights) / sum(row.n_completion for row in rows)
             loss.backward()
             gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             found[way].append((float(loss.detach()), gradient))

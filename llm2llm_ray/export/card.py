@@ -26,6 +26,7 @@ COLUMNS = {
     "input": "the text of the task, without the prompt around it",
     "output": "the gold answer as the student is trained to write it",
     "origin": "seed or dev (came with the task) or augmented (written by the teacher)",
+    "weight": "how much each token of its loss counted in training beside those of rows of weight 1",
     "seed_id": "the labelled row at the root",
     "parent_id": "the row the student got wrong",
     "iteration": "the i of the student M^i that got it wrong; the row first stands in D^(i+1)",

@@ -77,7 +77,7 @@ def solved_by_teacher(
     return {
         **_given(replies),
         "rows": rows,
-        "shots": fingerprint([asdict(shot) for shot in shots]),
+        "shots": fingerprint([_shown(shot) for shot in shots]),
         "request": {name: value for name, value in request_settings(config.teacher).items() if name not in SAMPLING},
         "budget": _limits(config.teacher.budget),
         **_exam(config, task, answerer, held=teacher_held(config)),
@@ -87,6 +87,11 @@ def solved_by_teacher(
 def teacher_held(config: Config) -> bool:
     """Whether the requests of the teacher's exam carry choices: an engine of ours can be held to them, a service cannot."""
     return config.evaluation.structured and config.teacher.kind == "serve"
+
+
+def _shown(shot: Example) -> dict[str, Any]:
+    """Without its weight, which is for training."""
+    return {name: value for name, value in asdict(shot).items() if name != "weight"}
 
 
 def judged(config: Config, answerer: Answerer, examples: Sequence[Example]) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def judged(config: Config, answerer: Answerer, examples: Sequence[Example]) -> d
         "relabel": relabel.model_dump(mode="json", exclude=unused)
         | {"needed": relabel.least, "max_tokens": relabel.max_tokens or asked.max_tokens},
         "vote": {name: value for name, value in request_settings(asked).items() if name not in ("temperature", "max_tokens")},
-        "shown_blind": fingerprint([asdict(row) for row in examples]),
+        "shown_blind": fingerprint([_shown(row) for row in examples]),
         "judge_budget": _limits(asked.budget),
     }
 

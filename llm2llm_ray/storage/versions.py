@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ SCHEMA: Any = pa.schema(
         pa.field("input", pa.string(), nullable=False),
         pa.field("output", pa.string(), nullable=False),
         pa.field("origin", pa.string(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
         pa.field("seed_id", pa.string()),
         pa.field("parent_id", pa.string()),
         pa.field("iteration", pa.int32()),
@@ -40,9 +42,10 @@ SCHEMA: Any = pa.schema(
         pa.field("sampling_seed", pa.int64()),
     ]
 )
-"""Columns of every part; the lineage (from `seed_id` on) is null in rows that were not generated."""
+"""Columns of every part; the lineage (from `seed_id` on) is null in rows that were not generated. Parts of earlier versions of
+this package have no weight: it is 1."""
 
-_LINEAGE = tuple(SCHEMA.names[4:])
+_LINEAGE = tuple(SCHEMA.names[SCHEMA.names.index("seed_id") :])
 _FORMAT = 1
 _BATCH_ROWS = 4096
 _CARD = """---
@@ -204,6 +207,9 @@ def _write_part(rows: Iterable[Example], place: Path) -> tuple[str, int]:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
+    """A weight of 1 is none, as in versions that were written before rows had weights: their ids stay."""
+    if row["weight"] == 1:
+        row = {name: value for name, value in row.items() if name != "weight"}
     text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     try:
         return text.encode() + b"\n"
@@ -212,16 +218,22 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def _flat(example: Example) -> dict[str, Any]:
-    lineage = example.lineage
+    lineage, weight = example.lineage, float(example.weight)
+    if not 0 < weight < math.inf:
+        raise ValueError(f"row {example.id!r}: weight {weight} is not a number above 0")
     return {
         "id": example.id,
         "input": example.input,
         "output": example.output,
         "origin": example.origin,
+        "weight": weight,
         **{name: None if lineage is None else getattr(lineage, name) for name in _LINEAGE},
     }
 
 
 def _example(row: Mapping[str, Any]) -> Example:
     lineage = None if row["seed_id"] is None else Lineage(**{name: row[name] for name in _LINEAGE})
-    return Example(id=row["id"], input=row["input"], output=row["output"], origin=row["origin"], lineage=lineage)
+    return Example(
+        id=row["id"], input=row["input"], output=row["output"], origin=row["origin"], lineage=lineage,
+        weight=row.get("weight", 1.0),
+    )  # fmt: skip

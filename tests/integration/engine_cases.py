@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from llm2llm_ray.storage.files import Files
 
 ROWS = [Row(tuple(range(5 + i, 12 + 3 * i)), 3 + i % 4) for i in range(7)]
 """7 rows of 7 to 19 tokens with completions of different length: not divisible by 2 workers or by 4."""
+WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.1, 1.0, 3.0]
 PROBE = [[5, 9, 17, 33, 65, 129, 257, 300]]
 
 
@@ -57,13 +59,17 @@ def first_moments(engine: object) -> dict[str, torch.Tensor]:
     return {name: safe_get_full_optimizer_state(p, "exp_avg").clone() for name, p in named}
 
 
-def gradient_case(model: str, rank: int, world: int, micro: int, zero: int, out: Path) -> None:
+def gradient_case(
+    model: str, rank: int, world: int, micro: int, zero: int, out: Path, weights: list[float] | None = None
+) -> None:
     case = training(model, rank, world, micro, zero_stage=zero)
+    if weights:
+        case.rows = [replace(row, weight=weight) for row, weight in zip(ROWS, weights, strict=True)]
     loss, tokens, padded, known, scored = run_update(case, list(range(7)), case.lengths)
     moments = first_moments(case.engine)
     if rank == 0:
         result = {"loss": loss, "tokens": tokens, "padded": padded, "known": known, "scored": scored, "moments": moments}
-        torch.save(result, out / f"gradient-{world}-{micro}-{zero}.pt")
+        torch.save(result, out / f"{'weighted' if weights else 'gradient'}-{world}-{micro}-{zero}.pt")
 
 
 CLIPPED = 0.05
@@ -118,6 +124,8 @@ def main() -> None:
     cases = {1: [(1, 0), (4, 0), (4, 2), (8, 1)], 2: [(1, 0), (4, 2), (1, 3), (4, 3)]}[world]
     for micro, zero in cases:
         gradient_case(model, rank, world, micro, zero, out)
+    for micro, zero in {1: [(1, 0), (4, 0)], 2: [(1, 2), (4, 3)]}[world]:
+        gradient_case(model, rank, world, micro, zero, out, WEIGHTS)
     for zero in {1: (0, 2), 2: (0,)}[world]:
         clipped_case(model, rank, world, zero, out)
     for zero in {1: (0, 2), 2: (0, 1, 2, 3)}[world]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,17 @@ def reference_known(model: str) -> int:
     )
 
 
-def reference_gradient(model: str) -> tuple[dict[str, torch.Tensor], float]:
+def reference_gradient(model: str, weights: Sequence[float] = (1.0,) * 7) -> tuple[dict[str, torch.Tensor], float]:
     """The gradient of the batch's mean completion-token loss: row by row, no padding, no DeepSpeed."""
     from engine_cases import ROWS
 
     plain = AutoModelForCausalLM.from_pretrained(model)
     total = torch.zeros(())
-    for row in ROWS:
+    for row, weight in zip(ROWS, weights, strict=True):
         ids = torch.tensor([row.ids])
         scores = plain(input_ids=ids).logits.log_softmax(-1)[0]
-        total = total - sum(scores[i - 1, row.ids[i]] for i in range(row.n_prompt, len(row.ids)))
-    loss = total / sum(len(row.ids) - row.n_prompt for row in ROWS)
+        total = total - weight * sum(scores[i - 1, row.ids[i]] for i in range(row.n_prompt, len(row.ids)))
+    loss = total / sum(weight * (len(row.ids) - row.n_prompt) for row, weight in zip(ROWS, weights, strict=True))
     loss.backward()
     return {name: p.grad for name, p in plain.named_parameters()}, float(loss.detach())
 
@@ -63,6 +64,22 @@ def test_neither_micro_batches_nor_workers_nor_zero_change_the_gradient(engine_c
         for name, gradient in expected.items():
             found = case["moments"][name] * 10  # Adam keeps a tenth of the first gradient
             assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max(), f"{file.name} {name}"
+
+
+def test_the_weights_of_rows_are_in_the_gradient_however_it_is_cut(engine_cases: Path, tiny_model: str) -> None:
+    from engine_cases import WEIGHTS
+
+    expected, loss = reference_gradient(tiny_model, WEIGHTS)
+    plain, _ = reference_gradient(tiny_model)
+    files = sorted(engine_cases.glob("weighted-*.pt"))
+    assert len(files) == 4
+    for file in files:
+        case = torch.load(file)
+        assert case["loss"] == pytest.approx(loss, rel=1e-5), file.name
+        for name, gradient in expected.items():
+            found = case["moments"][name] * 10
+            assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max(), f"{file.name} {name}"
+            assert (found - plain[name]).abs().max() > 1e-2 * gradient.abs().max(), f"{file.name} {name}: weights without effect"
 
 
 @pytest.mark.parametrize(("case", "optimizer"), [("1-0", "ClippingAdamW"), ("1-2", "AdamW"), ("2-0", "AdamW")])

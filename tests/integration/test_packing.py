@@ -51,7 +51,7 @@ def computed(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_packed_gradients_are_those_of_the_rows_alone(computed: Path) -> None:
     cases = [case for world in (1, 2) for case in json.loads((computed / f"cases-{world}.json").read_text())]
-    assert len(cases) == 11
+    assert len(cases) == 13
     for case in cases:
         assert case["why_padded"] is None, case
         assert case["loss_off"] < 1e-5 and case.get("gradient_off", 0) < 1e-5, case

@@ -128,7 +128,7 @@ def test_a_rank_without_rows_computes_a_dummy(cut: Any, join: Any) -> None:
     dummy = join([], 9)
     assert dummy.inputs["input_ids"].tolist() == [[9, 9]]
     logits = torch.randn(1, len(dummy.inputs["logits_to_keep"]), 20, requires_grad=True)
-    loss = batching.loss_sum(logits, dummy.labels)
+    loss = batching.loss_sum(logits, dummy.labels, dummy.weights)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
@@ -161,25 +161,39 @@ def test_packed_rows_lie_end_to_end_and_only_completions_are_scored() -> None:
     assert batch.labels.tolist() == [[7, 2, 8, 2]]
 
 
+@pytest.mark.parametrize("join", [batching.collate, batching.pack])
+def test_weights_stand_beside_labels_and_where_all_are_1_there_are_none(join: Any) -> None:
+    rows = [Row((1, 5, 6, 7, 2), 3), Row((1, 8, 2), 1, weight=0.5)]
+    batch = join(rows, 0)
+    scored = batch.labels != batching.IGNORED
+    assert batch.weights[scored].tolist() == [1.0, 1.0, 0.5, 0.5]
+    assert join(rows[:1], 0).weights is None, "the sum of the losses is computed as without weights, bit by bit"
+
+
 @pytest.mark.parametrize(("cut", "join"), [(batching.split, batching.collate), (batching.deal, batching.pack)])
 @settings(deadline=None, max_examples=25)
 @given(
-    shape=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9),
+    shape=st.lists(
+        st.tuples(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1.0, 1.0, 0.25, 3.0])), min_size=1, max_size=9
+    ),
     workers=st.integers(1, 3),
     micro=st.integers(1, 4),
 )
 def test_the_loss_of_an_update_does_not_depend_on_how_it_is_cut(
-    cut: Any, join: Any, shape: list[tuple[int, int]], workers: int, micro: int
+    cut: Any, join: Any, shape: list[tuple[int, int, float]], workers: int, micro: int
 ) -> None:
-    rows = [Row(tuple((3 * n + i) % 11 for i in range(a + b)), a) for n, (a, b) in enumerate(shape)]
+    rows = [Row(tuple((3 * n + i) % 11 for i in range(a + b)), a, weight=weight) for n, (a, b, weight) in enumerate(shape)]
     table = torch.linspace(-2, 2, 11 * 11).reshape(11, 11).sin()  # logits of the next token given this one
     lengths = [len(row.ids) for row in rows]
     total = torch.zeros(())
     for ranks in cut(range(len(rows)), lengths, workers=workers, micro=micro):
         for group in ranks:
             batch = join([rows[i] for i in group], 0)
-            total += batching.loss_sum(table[batch.inputs["input_ids"]][:, batch.inputs["logits_to_keep"]], batch.labels)
-    expected = -sum(table.log_softmax(-1)[row.ids[i - 1], row.ids[i]] for row in rows for i in range(row.n_prompt, len(row.ids)))
+            total += batching.loss_sum(
+                table[batch.inputs["input_ids"]][:, batch.inputs["logits_to_keep"]], batch.labels, batch.weights
+            )
+    scores = table.log_softmax(-1)
+    expected = -sum(row.weight * scores[row.ids[i - 1], row.ids[i]] for row in rows for i in range(row.n_prompt, len(row.ids)))
     assert total.item() == pytest.approx(float(expected), rel=1e-4)
 
 

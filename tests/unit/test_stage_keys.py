@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -542,6 +542,8 @@ def test_worked_examples_count_by_what_they_say() -> None:
     assert test is not None
     other = Example(id="seed-1", input="How much is it?", output="billing")
     assert noted.parts.teacher_exam(test, [shot]).inputs != noted.parts.teacher_exam(test, [other]).inputs
+    weighted = replace(shot, weight=0.5)  # which only training knows
+    assert noted.parts.teacher_exam(test, [shot]).inputs == noted.parts.teacher_exam(test, [weighted]).inputs
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

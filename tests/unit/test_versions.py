@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.runtime.training.worker import read_rows
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example, Lineage
@@ -143,6 +145,33 @@ def test_the_order_of_rows_and_each_field_of_the_lineage_matter(tmp_path: Path) 
         variants.append([replace(rows[0], lineage=new), rows[1]])
     ids = {store.commit(variant, parent=base, iteration=1, about={}).id for variant in variants}
     assert len(ids) == len(variants) == 12
+
+
+def test_a_weight_is_kept_and_one_of_1_is_none(tmp_path: Path) -> None:
+    """The id is of before there were weights; a part of that time has no column of them."""
+    store = VersionStore(Files(str(tmp_path)))
+    seed = Example(id="s-1", input="Where do I change my card?", output="billing")
+    lineage = Lineage(
+        seed_id="s-1", parent_id="s-1", iteration=0, ordinal=0, attempt=1, wrong_answer="account", prompt_sha="9f", teacher="t",
+        sampling_seed=7,
+    )  # fmt: skip
+    written = Example(id="a-1", input="Can I pay by card?", output="billing", origin="augmented", lineage=lineage)
+    plain = store.commit([seed, written], parent=None, iteration=0, about={})
+    assert plain.id == "2e09d36dfb05cf635a1255787b177408b28ed8a17701435cba1dcc38624e071a"
+    part = tmp_path / plain.parts[0]
+    pq.write_table(pq.read_table(part).drop_columns(["weight"]), part)
+    assert list(store.rows(plain)) == [seed, written]
+    half = [seed, replace(written, weight=0.5)]
+    weighted = store.commit(half, parent=None, iteration=0, about={})
+    assert weighted.id != plain.id and list(store.rows(weighted)) == half
+    grown = store.commit([replace(half[1], id="a-2")], parent=plain, iteration=1, about={})
+    assert [row["weight"] for row in read_rows(Files(str(tmp_path)), grown.parts)] == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_no_loss_can_have_is_refused(tmp_path: Path, weight: float) -> None:
+    with pytest.raises(ValueError, match=r"row 's-0': weight .* is not a number above 0"):
+        VersionStore(Files(str(tmp_path))).commit([replace(SEEDS[0], weight=weight)], parent=None, iteration=0, about={})
 
 
 def test_the_parent_is_in_the_id_and_the_iteration_is_not(tmp_path: Path) -> None:

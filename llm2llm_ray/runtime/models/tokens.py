@@ -48,6 +48,8 @@ class Row:
     n_prompt: int
     number: int = 0
     """Its place among the pairs that were encoded."""
+    weight: float = 1.0
+    """Of each of its completion tokens in the loss."""
 
     @property
     def n_completion(self) -> int:

@@ -2,7 +2,8 @@
 
 Invariants: which examples share an update depends on the seed and the epoch only, never on how many workers there are or
 how large a micro-batch is; every rank does the same number of forward passes (a rank with nothing left computes a dummy row
-without a loss); and the loss of an update is the mean over the completion tokens of the whole global batch.
+without a loss); and the loss of an update is the mean over the completion tokens of the whole global batch, each with the weight
+of its row.
 """
 
 from __future__ import annotations
@@ -79,10 +80,12 @@ class Batch:
     inputs: Mapping[str, torch.Tensor | int]
     labels: torch.Tensor
     """Of the logits computed: what each predicts, or IGNORED."""
+    weights: torch.Tensor | None
+    """Of the labels; None where all are 1."""
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in self.inputs.items()}
-        return Batch(moved, self.labels.to(device))
+        return Batch(moved, self.labels.to(device), None if self.weights is None else self.weights.to(device))
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> Batch:
@@ -97,7 +100,8 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
         ids[i, :n] = torch.tensor(row.ids)
         mask[i, :n] = 1
         labels[i, row.n_prompt - 1 : n - 1] = ids[i, row.n_prompt : n]
-    return _scored({"input_ids": ids, "attention_mask": mask}, labels)
+    weights = torch.tensor([[row.weight] * width for row in rows])
+    return _scored({"input_ids": ids, "attention_mask": mask}, labels, weights)
 
 
 def pack(rows: Sequence[Row], pad_id: int) -> Batch:
@@ -110,23 +114,27 @@ def pack(rows: Sequence[Row], pad_id: int) -> Batch:
         end = start + len(row.ids)
         labels[0, start + row.n_prompt - 1 : end - 1] = ids[0, start + row.n_prompt : end]
         start = end
-    return _scored({"input_ids": ids, **packed_inputs([len(row.ids) for row in rows])}, labels)
+    weights = torch.tensor([[row.weight for row in rows for _ in row.ids]])
+    return _scored({"input_ids": ids, **packed_inputs([len(row.ids) for row in rows])}, labels, weights)
 
 
 def _dummy(pad_id: int) -> Row:
     return Row((pad_id, pad_id), 2)
 
 
-def _scored(inputs: dict[str, torch.Tensor | int], labels: torch.Tensor) -> Batch:
+def _scored(inputs: dict[str, torch.Tensor | int], labels: torch.Tensor, weights: torch.Tensor) -> Batch:
     """Keep the columns in which some row has a label, at least one."""
     columns = (labels != IGNORED).any(dim=0).nonzero().flatten()
     columns = columns if len(columns) else torch.zeros(1, dtype=torch.long)
-    return Batch({**inputs, "logits_to_keep": columns}, labels[:, columns])
+    return Batch({**inputs, "logits_to_keep": columns}, labels[:, columns], None if (weights == 1).all() else weights[:, columns])
 
 
-def loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of the token losses in float32; exactly 0, but still with a graph, where no label counts."""
-    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+def loss_sum(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Sum of the token losses times their weights in float32; exactly 0, but still with a graph, where no label counts."""
+    scores, wanted = logits.float().flatten(0, 1), labels.flatten()
+    if weights is None:
+        return F.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="sum")
+    return (F.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="none") * weights.flatten()).sum()
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """One optimizer update on every rank: the rows of a global batch, cut into passes, computed, reduced and applied.
 
-Invariants: the gradient is that of the batch's mean loss per completion token, packed or padded, however many workers and passes
-it is cut into; every rank does the same number of passes; and a loss or a gradient that is not finite ends the training on all
-ranks in the update that sees it.
+Invariants: the gradient is that of the batch's mean loss per completion token, each with the weight of its row, packed or padded,
+however many workers and passes it is cut into; every rank does the same number of passes; and a loss or a gradient that is not
+finite ends the training on all ranks in the update that sees it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Updated(NamedTuple):
     """What one update came to, over all ranks."""
 
     loss: float
-    """Mean over its completion tokens."""
+    """Mean over its completion tokens, each with the weight of its row."""
     tokens: int
     padded: int
     """Its tokens with padding."""
@@ -68,23 +68,25 @@ class Updated(NamedTuple):
 def run_update(training: Training, batch: list[int], lengths: list[int]) -> Updated:
     """One optimizer update.
 
-    DeepSpeed averages gradients over the ranks. A pass's loss sum times the number of ranks, over the completion tokens of
-    the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut. Raises NotFinite.
+    DeepSpeed averages gradients over the ranks. A pass's loss sum times the number of ranks, over the weights of all completion
+    tokens of the whole batch, therefore adds up to the gradient of the batch's mean token loss, however the batch is cut. Raises
+    NotFinite.
     """
     engine, packed = training.engine, packs(training.engine)
     passes = _passes(training, batch, lengths)
     n_tokens = sum(training.rows[row].n_completion for row in batch)
+    n_weighted = sum(training.rows[row].n_completion * training.rows[row].weight for row in batch)
     # Without ZeRO, DeepSpeed flattens all gradients, reduces them and copies them back, among one worker too.
     engine.enable_backward_allreduce = training.workers > 1 or engine.zero_optimization_stage() > 0
     total, known = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     for number, groups in enumerate(passes):
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
         loss, known_here = _computed(training, groups)
-        engine.backward(loss * training.workers / n_tokens, scale_wrt_gas=False)
+        engine.backward(loss * training.workers / n_weighted, scale_wrt_gas=False)
         total += loss.detach()
         known += known_here
     loss_of_all, known_of_all = _over_ranks(total, known)
-    loss_of_batch = _finite("the loss", loss_of_all / n_tokens)
+    loss_of_batch = _finite("the loss", loss_of_all / n_weighted)
     _finite("the norm of the gradient", take_step(engine))
     tokens = sum(lengths[row] for row in batch)
     padded = sum(max(lengths[i] for i in group) * len(group) for groups in passes for group in groups if group)
@@ -108,7 +110,7 @@ def _computed(training: Training, groups: list[list[int]]) -> tuple[torch.Tensor
     join = batching.pack if packs(training.engine) else batching.collate
     part = join([training.rows[i] for i in groups[training.rank]], training.pad_id).to(training.device)
     logits = training.engine(**part.inputs, use_cache=False).logits
-    return batching.loss_sum(logits, part.labels), batching.known(logits, part.labels)
+    return batching.loss_sum(logits, part.labels, part.weights), batching.known(logits, part.labels)
 
 
 def explained(what: NotFinite, training: Training, batch: list[int], rate: float) -> NotFinite:

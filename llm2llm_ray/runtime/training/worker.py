@@ -11,7 +11,7 @@ import itertools
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -65,7 +65,7 @@ class TrainJob:
     """The model to start from: a config's name for it, or an exported student's folder or URI."""
     start_sha: str
     parts: tuple[str, ...]
-    """Parquet files with the columns id, input and output."""
+    """Parquet files with the columns id, input, output and weight (1 where there is none)."""
     updates: int | None
     """Optimizer updates; None: as many as `student.epochs` makes."""
     early_at: float | None
@@ -137,8 +137,9 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
     start = node_local(job.start if "://" in job.start else resolve_model(job.start), job.start_sha)
     tokenizer = AutoTokenizer.from_pretrained(start)
     given = read_rows(job.files, job.parts)
-    pairs = [(job.task.student_prompt(text), job.task.completion(answer)) for _, text, answer in given]
-    rows, skipped = encode_rows(tokenizer, pairs, student.max_length)
+    pairs = [(job.task.student_prompt(row["input"]), job.task.completion(row["output"])) for row in given]
+    encoded, skipped = encode_rows(tokenizer, pairs, student.max_length)
+    rows = [replace(row, weight=given[row.number]["weight"]) for row in encoded]
     if not rows:
         return {"user_error": f"none of the {len(pairs)} training rows fits into student.max_length={student.max_length} tokens"}
     workers = context.get_world_size()
@@ -149,7 +150,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         student=student,
         engine=engine,
         rows=rows,
-        names=[name for name, _, _ in given],
+        names=[row["id"] for row in given],
         pad_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         micro=micro,
         rank=context.get_world_rank(),
@@ -222,13 +223,13 @@ def _nodes_of(workers: int) -> list[str]:
     return nodes
 
 
-def read_rows(files: Files, parts: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(id, input, output) of every row, in the version's order."""
-    rows: list[tuple[str, str, str]] = []
+def read_rows(files: Files, parts: Sequence[str]) -> list[dict[str, Any]]:
+    """id, input, output and weight of every row, in the version's order."""
+    rows: list[dict[str, Any]] = []
     for part in parts:
-        with files.open_input(part) as stream:
-            table = pq.read_table(stream, columns=["id", "input", "output"])
-        rows += zip(*(table[name].to_pylist() for name in ("id", "input", "output")), strict=True)
+        with files.open_input(part) as stream, pq.ParquetFile(stream) as parquet:
+            known = [name for name in ("id", "input", "output", "weight") if name in parquet.schema_arrow.names]
+            rows += ({"weight": 1.0, **row} for row in parquet.read(columns=known).to_pylist())
     return rows
 
 
