@@ -82,7 +82,7 @@ def answer(run: RunRecord) -> Answer:
         return Answer(headline=headline, tone="open", sentence=told, gaps=(), reach=0.0)
     found = {name: d for name, d in exams["differences"].items() if math.isfinite(d["value"])}
     reach = _reach([abs(d[end]) for d in found.values() for end in ("low", "high")])
-    gaps = tuple(_gap(name, found[name], reach) for name in (_BASELINE, "kept - first") if name in found)
+    gaps = tuple(_gap(name, _note(name, exams), found[name], reach) for name in (_BASELINE, "kept - first") if name in found)
     if _BASELINE in found:  # "It helped: +3.1 points …"
         headline, _, told = sentence(exams).partition(": ")
         told = re.sub(r"-(?=\d)", "−", told)  # as the numbers beside it are written
@@ -102,13 +102,18 @@ def _no_exams(run: RunRecord) -> tuple[str, str]:
     return "No answer yet", "The test set is read once, at the end of a run; this run has not come that far."
 
 
-def _gap(name: str, found: dict[str, Any], reach: float) -> Gap:
+def _note(name: str, exams: Mapping[str, Any]) -> str:
+    first, kept = (exams["accuracy"].get(who, {}).get("updates") for who in ("first", "kept"))
+    return _NOTES[_BASELINE if first == kept is not None else name]
+
+
+def _gap(name: str, note: str, found: dict[str, Any], reach: float) -> Gap:
     def place(value: float) -> float:
         return 50 + 50 * max(-1.0, min(1.0, value / reach))
 
     low, high = place(found["low"]), place(found["high"])
     return Gap(
-        name=_NAMES[name], note=_NOTES[name], value=found["value"], low=found["low"], high=found["high"],
+        name=_NAMES[name], note=note, value=found["value"], low=found["low"], high=found["high"],
         left=low, width=high - low, dot=place(found["value"]),
     )  # fmt: skip
 

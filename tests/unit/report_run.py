@@ -269,7 +269,7 @@ class _Writer:
             told[who] = asdict(proportion(sum(marks[who].values()), len(tests))) | {
                 "truncated": 0, "errors": record["result"]["errors"], "rows": folder,
                 "seconds": record["ended"] - record["started"],
-                "updates": 0 if who == "untrained" else turns[-1]["student"]["metrics"]["updates"],
+                "updates": 0 if who == "untrained" else turns[0 if who == "first" else -1]["student"]["metrics"]["updates"],
             }  # fmt: skip
         others = [who for who in ("baseline", "first") if who in marks]
         found = {who: paired_difference(marks["kept"], marks[who]) for who in others}
