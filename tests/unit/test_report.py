@@ -173,7 +173,7 @@ def test_hostile_texts_are_shown_and_do_nothing(html: str, page: Page, text: str
         ({"teacher": False}, "rejections", "The teacher has written nothing"),
         ({"free_text": True}, "confusion", "free text"),
         ({"iterations": 1}, "timeline", "the teacher was not asked"),
-        ({"baseline": False}, "answer", "not fair: the last student also took more updates"),
+        ({"baseline": False}, "answer", "not fair: the kept student also took more updates"),
         ({"baseline": False, "iterations": 1}, "answer", "the seeds alone, the same number of updates: the fair comparison"),
         ({"iterations": 1}, "iterations", "Right on the seed rows with"),
         ({"iterations": 1, "error_source": "dev"}, "iterations", "Right on the dev rows"),

@@ -66,7 +66,7 @@ def test_snapshots_go_once_the_run_is_finished_and_not_before(tmp_path: Path) ->
     record = Writer(tmp_path / "open").write("second training")
     path = with_snapshot(record)
     assert path not in [item.path for item in inventory(record) if item.can_go], "its round may have to be asked again"
-    record = Writer(tmp_path / "done", right={"untrained": 2, "first": 16, "last": 15, "baseline": 12}).write()
+    record = Writer(tmp_path / "done", right={"untrained": 2, "first": 16, "kept": 15, "baseline": 12}).write()
     path = with_snapshot(record)
     items = {item.path: item for item in inventory(record)}
     assert items[path].can_go and not items[path.removesuffix("-early")].can_go
