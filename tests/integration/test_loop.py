@@ -23,8 +23,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_model: str) -> None:
     """Engine processes that hang outlive a SIGKILL of the run; the next start ends them, and the run goes to its end."""
     run = served_run(tmp_path, tiny_model)
-    run.config["student"]["updates"] = 16
-    run.config["evaluation"]["error_source"] = "early"
     # Our own Ray ends a dead replica's processes, and Ray itself a dead worker's children. A cluster that others started need not
     # do the first, and the second spares grandchildren: vLLM's workers, where an engine has several.
     process = run.start_until(
@@ -53,8 +51,6 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     assert first["round"]["wrong"] > 0 and first["round"]["asked"] >= first["round"]["wrong"]
     assert last["dataset"]["num_rows"] == 12 + first["round"]["accepted"]
     assert set(report["exams"]["accuracy"]) == {"untrained", "first", "kept", "baseline"}
-    assert_first_is_baseline(run)
-    assert_errors_come_from_the_snapshots(run)
     read = json.loads((run.path / "evidence" / "read.json").read_text())
     assert read["not_read"] == [] and read["series"] > 0 < read["log_lines"]
     order = [(run.path / name).stat().st_mtime_ns for name in ("report.json", "evidence/logs.txt", "evidence/read.json")]
@@ -66,28 +62,6 @@ def test_the_loop_with_both_engines_after_an_unclean_death(tmp_path: Path, tiny_
     while run.left_behind() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert run.left_behind() == []
-
-
-def assert_first_is_baseline(run: Run) -> None:
-    """With as many updates for all: two trainings, three exams, and the first student's result told for the baseline too."""
-    exams, told = run.report()["exams"], Counter(stage for stage, _ in run.finished())
-    assert (told["train"], told["baseline"], told["exam"]) == (2, 0, 3)
-    assert exams["matched"]["first_is_baseline"] and exams["accuracy"]["baseline"] == exams["accuracy"]["first"]
-
-
-def assert_errors_come_from_the_snapshots(run: Run) -> None:
-    """The engine proved each, and answered its round with it; later it took the students themselves for the exams."""
-    students = [turn["student"] for turn in run.report()["iterations"]]
-    early = [student["early"] for student in students]
-    assert [snapshot["update"] for snapshot in early] == [5, 5]  # 0.3 of 16
-    loaded = [event["sha"] for event in run.events() if event["event"] == "weights_loaded"]
-    shas = [snapshot["sha"] for snapshot in early] + [student["sha"] for student in students]
-    assert [sha for sha in loaded if sha in shas] == shas and len(set(shas)) == 4
-    proofs = json.loads((run.path / "evidence" / "hand_offs.json").read_text())
-    proved = {proof["weights_sha"] for proof in proofs if proof.get("with") == "the trainer"}
-    assert proved >= set(shas)
-    rounds = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/round-*.json"))]
-    assert [record["inputs"]["model"] for record in rounds] == shas[:2]
 
 
 MODELS = {"VLLM::EngineCore", "ray::RayTrainWorker"}

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +236,9 @@ def test_a_finished_training_is_not_repeated(undisturbed: dict[str, Any], monkey
 def test_with_automatic_updates_the_first_student_is_the_baseline(ray_cluster: str, tiny_model: str, tmp_path: Path) -> None:
     """Two trainings for D^0, D^1 and the baseline; and both students know their rows in the end, as one of 3 updates does not."""
     run = Run(tmp_path, tiny_model, updates="auto", global_batch_size=8)
-    first = run.version(rows(0, SEEDS))
-    students = [run.trainer.train(first, None), run.trainer.train(run.version(rows(SEEDS, 30), first), None)]
+    alike = [replace(row, output="billing") for row in rows(0, 30)]  # what a tiny model can learn by heart
+    first = run.version(alike[:SEEDS])
+    students = [run.trainer.train(first, None), run.trainer.train(run.version(alike[SEEDS:], first), None)]
     assert [student.metrics["updates"] for student in students] == [60, 60]
     assert run.trainer.train_baseline(first, 60) == students[0]
     assert len(run.said("start")) == 2 == len(list(tmp_path.glob("stages/train-*")))
