@@ -41,9 +41,12 @@ class Candidate:
         return line.seed_id, line.ordinal, line.attempt, self.index, self.input, self.output
 
     def example(self) -> Example:
-        """The row this candidate becomes. Its id depends on nothing but what the row is and which request made it."""
+        """The row this candidate becomes. Its id depends on nothing but what it says and which request made it."""
         digest = sha256(dumps(self.order, ensure_ascii=True).encode()).hexdigest()
-        return Example(id=f"a-{digest[:16]}", input=self.input, output=self.output, origin="augmented", lineage=self.lineage)
+        return Example(
+            id=f"a-{digest[:16]}", input=self.input, output=self.output, origin="augmented", lineage=self.lineage,
+            weight=self.weight,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The commit gates: what a version may hold, whatever order the replies came in."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -106,6 +107,12 @@ def test_the_row_keeps_its_lineage_and_its_id_depends_on_it() -> None:
         _candidate("Where is that?"),
     ]
     assert len({row.id, *(variant.example().id for variant in variants)}) == 7
+
+
+def test_a_row_in_doubt_keeps_its_weight_and_its_id() -> None:
+    sure = _candidate("Where is the newest invoice?")
+    found = [outcome.example for outcome in _gates().admit([replace(sure, weight=0.25)]) if isinstance(outcome, Admitted)]
+    assert found == [replace(sure.example(), weight=0.25)]
 
 
 def _capped(existing: list[Example], **caps: int) -> CommitGates:
