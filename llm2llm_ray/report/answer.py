@@ -159,6 +159,9 @@ def facts(run: RunRecord, timeline: Timeline) -> list[Fact]:
         Fact(name="Exam tokens", value=count(spent["exam_tokens"]), note="read and written on the test set"),
         Fact(name="Tokens trained on", value=count(spent["trained_tokens"]), note="all trainings, the baseline's too"),
     ]  # fmt: skip
+    if spent["judged"]:
+        votes = spent["judge_prompt_tokens"] + spent["judge_completion_tokens"]
+        found.append(Fact(name="Votes on new rows", value=count(spent["judged"]), note=f"{count(votes)} tokens"))
     money = _money(run, spent)
     if money is not None:
         found.append(Fact(name="Teacher price", value=count(money, 2), note="in the unit of the prices in teacher.budget"))
@@ -186,6 +189,8 @@ def _spent(run: RunRecord) -> Counter[str]:
         if stage["name"] == "round":
             for name in ("asked", "teacher_prompt_tokens", "teacher_completion_tokens", "student_tokens"):
                 total[name] += result[name]
+            for name in ("judged", "judge_prompt_tokens", "judge_completion_tokens"):  # not there in runs of earlier versions
+                total[name] += result.get(name, 0)
         elif stage["name"] == "exam":
             total["exam_tokens"] += result["student_tokens"]
         elif stage["name"] == "train":
@@ -194,8 +199,15 @@ def _spent(run: RunRecord) -> Counter[str]:
 
 
 def _money(run: RunRecord, spent: Mapping[str, int]) -> float | None:
-    budget = run.config["teacher"]["budget"]
-    read, written = budget["price_per_million_prompt_tokens"], budget["price_per_million_completion_tokens"]
-    if not read and not written:
+    judge = run.config.get("judge") or run.config["teacher"]  # who votes
+    names = ("price_per_million_prompt_tokens", "price_per_million_completion_tokens")
+    prices = {
+        who: [asked["budget"][name] for name in names] for who, asked in (("teacher", run.config["teacher"]), ("judge", judge))
+    }
+    if not any(map(any, prices.values())):
         return None
-    return float(read * spent["teacher_prompt_tokens"] + written * spent["teacher_completion_tokens"]) / 1e6
+    paid = (
+        read * spent[f"{who}_prompt_tokens"] + written * spent[f"{who}_completion_tokens"]
+        for who, (read, written) in prices.items()
+    )
+    return float(sum(paid)) / 1e6

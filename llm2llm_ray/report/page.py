@@ -21,6 +21,7 @@ from llm2llm_ray.report import flow, turns, wording
 from llm2llm_ray.report.answer import answer, facts, scores
 from llm2llm_ray.report.confusion import confusion
 from llm2llm_ray.report.flow import flows
+from llm2llm_ray.report.gates import gates
 from llm2llm_ray.report.lanes import lanes
 from llm2llm_ray.report.outcomes import explorer, rejections
 from llm2llm_ray.timing.timeline import timeline
@@ -45,6 +46,7 @@ def render(run: RunRecord) -> str:
     streams, spent = flows(run), timeline(run)
     found = turns.turns(run)
     mistakes = list(run.mistakes())
+    rejected = rejections(mistakes, meanings(run.config))
     grown = run.iterations[-1]["grown"] if run.iterations else None
     script = _static("explorer.js")
     page = _environment().get_template("page.html.j2").render(
@@ -59,7 +61,8 @@ def render(run: RunRecord) -> str:
         growth=turns.growth_chart(found, grown["num_rows"] if grown else None),
         timeline=lanes(run, spent, streams),
         flows=streams,
-        rejections=rejections(mistakes, meanings(run.config)),
+        rejections=rejected,
+        gates=gates(run, rejected),
         confusion=confusion(run),
         explorer=explorer(run, mistakes),
         sizes={"chart": (turns.WIDTH, turns.HEIGHT), "flow": (flow.WIDTH, flow.HEIGHT)},
