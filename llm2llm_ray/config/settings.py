@@ -49,10 +49,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _built(self) -> Config:
-        if self.gates.relabel.on_doubt == "weight":
-            raise ValueError(
-                "gates.relabel.on_doubt: weight is not built yet, as training weighs all rows alike; use drop or keep"
-            )
         if self.judge and (self.judge.kind == "recorded" or self.judge.replies):
             raise ValueError(
                 "judge: recorded replies are not built for a judge; use kind serve, openai or scripted, or leave judge out, as a "

@@ -276,7 +276,6 @@ def test_fields_that_only_sound_like_a_key_are_let_through(file: Path) -> None:
     [
         (["gates.relabel.votes=3", "gates.relabel.needed=4"], "no row could pass; lower needed or raise votes"),
         (["gates.relabel.votes=3", "gates.relabel.temperature=0"], "at temperature 0 every vote is the same one"),
-        (["gates.relabel.on_doubt=weight"], "weight is not built yet"),
         (["judge={kind: recorded, model: r.jsonl}"], "recorded replies are not built for a judge"),
         (["judge={kind: scripted, model: r.jsonl, temprature: 1}"], "judge.temprature: unknown key; did you mean temperature?"),
     ],

@@ -1,4 +1,4 @@
-"""What the report says of the gates: a text is seen by the gates before the one that turns it away, and votes have their price."""
+"""What the report says of the gates: a text is seen by all gates up to the one that turns it away, and votes have a price."""
 
 from __future__ import annotations
 

@@ -363,6 +363,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("gates.relabel.max_tokens", 9, {R, C, v}, VOTES),
     ("gates.relabel.max_tokens", 512, NOTHING, VOTES),  # the teacher's
     ("gates.relabel.on_doubt", "keep", {R, C}, VOTES),
+    ("gates.relabel.weight", 0.25, {R, C}, VOTES | {"gates.relabel.on_doubt": "weight"}),
     ("gates.relabel.weight", 0.25, NOTHING, VOTES),
     ("gates.caps.per_class", 5, {C}, {}),
     ("gates.caps.per_seed", 5, {C}, {}),
