@@ -111,12 +111,17 @@ def inputs_of(config: Config) -> tuple[Inputs, list[Example]]:
         config=config, task=task, run_root="run", device="gpu" if config.cluster.device == "gpu" else "cpu",
         student_model=config.student.model, student_sha=f"sha of {config.student.model}", teacher_model=teacher.model,
         teacher_sha=script_sha(teacher.model) if teacher_sha is None else teacher_sha,
-        judge_model=config.judge.model if config.judge else "", judge_sha=script_sha(config.judge.model) if config.judge else "",
+        judge_model=config.judge.model if config.judge else "", judge_sha=_judge_sha(config),
         recorded_sha=script_sha(recorded) if recorded else "",
         replies_sha=script_sha(teacher.replies) if teacher.replies else "",
         seeds=version(splits.seed), dev=version(splits.dev), test=version(splits.test),
     )  # fmt: skip
     return inputs, splits.seed
+
+
+def _judge_sha(config: Config) -> str:
+    judge = config.judge
+    return "" if judge is None else script_sha(judge.model) if judge.kind == "scripted" else f"sha of {judge.model}"
 
 
 def version(rows: list[Example]) -> DatasetVersion:
@@ -545,6 +550,31 @@ def test_worked_examples_count_by_what_they_say() -> None:
     assert noted.parts.teacher_exam(test, [shot]).inputs != noted.parts.teacher_exam(test, [other]).inputs
     weighted = replace(shot, weight=0.5)  # which only training knows
     assert noted.parts.teacher_exam(test, [shot]).inputs == noted.parts.teacher_exam(test, [weighted]).inputs
+
+
+def test_who_votes_is_asked_by_the_teachers_line_or_by_an_engine_of_its_own() -> None:
+    made = [object(), object(), object()]
+
+    def of(changes: Mapping[str, Any]) -> tuple[Parts, RayAugmented]:
+        askers = iter(made)
+        inputs, seeds = inputs_of(config_of(changes))
+        parts = Parts(inputs=inputs, files=Files("run"), progress=None, make_asker=lambda served: next(askers))
+        graded = parts.graded(Student(path="m", sha="M0", iteration=0), inputs.seeds)
+        return parts, parts.augmenter(seeds, inputs.seeds.id).augment(graded.wrong())
+
+    parts, none = of({})
+    assert none.judge is None and [spec.role for spec in parts.engine_specs()] == ["student", "teacher"]
+    parts, own = of(VOTES)
+    assert own.judge is not None and [spec.role for spec in parts.engine_specs()] == ["student", "teacher"]
+    assert (own.judge.asker, own.judge.route, own.judge.budget) == (own.augment.asker, own.augment.route, own.augment.budget)
+    assert own.judge.budget_replies == own.augment.budget_replies and own.judge.replies in own.judge.budget_replies
+    parts, apart = of(VOTES | {"judge": {"model": "judge", "engine": {"dtype": "auto"}}, "cluster.device": "gpu"})
+    assert apart.judge is not None and apart.judge.asker is not apart.augment.asker
+    assert apart.judge.budget_replies == (apart.judge.replies,) and apart.judge.replies not in apart.augment.budget_replies
+    spec = parts.engine_specs()[-1]
+    assert (spec.role, spec.app, spec.model, spec.sha) == ("judge", "llm2llm-keys-judge", "judge", "sha of judge")
+    assert spec.engine.dtype == "bfloat16", "what auto is there"
+    assert parts.config.voter.engine.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
