@@ -85,6 +85,13 @@ def _check_recorded(files: Files, result: Mapping[str, Any], stage: str) -> None
         raise UserError(
             f"{stage}: none of the {asked} requests to the teacher is recorded{said}; {remedy(NOT_RECORDED)}. {_KEPT}."
         )
+    voted = result["rows_judged"]
+    if voted and voted == result["judge_errors"].get(NOT_RECORDED, 0):
+        raise UserError(
+            f"{stage}: the file of recorded replies has too few votes on new rows for each of the {voted} rows that have some; "
+            "give one that was made with gates.relabel as it is, let another model vote (judge), or set gates.relabel.votes=0. "
+            f"{_KEPT}."
+        )
 
 
 def _gap(told: str, rows: int, errors: Mapping[str, int]) -> _Gap:

@@ -182,6 +182,8 @@ def test_the_last_line_of_a_vote_that_was_cut_is_no_answer() -> None:
         ([error("prompt_too_long")] * 2, "unheard", "prompt_too_long", False),
         ([error("content_filter"), "billing", "billing"], "confirmed", "", False),
         ([error("content_filter"), "billing", "account"], "doubted", "", False),
+        ([error("not_recorded"), "billing"], "unheard", "not_recorded", False),
+        (["billing", error("not_recorded")], "unheard", "not_recorded", False),
         ([BudgetExhausted("calls"), "billing"], "unheard", "budget_exhausted", True),
         ([BudgetExhausted("calls"), error("unavailable")], "unheard", "unavailable", True),
     ],

@@ -11,7 +11,7 @@ import pytest
 from stream_rows import Stream, augmented, judged, solved
 from test_versioning import SEEDS, TASK
 
-from llm2llm_ray.asking.no_answer import NO_BUDGET, is_kept
+from llm2llm_ray.asking.no_answer import NO_BUDGET, NOT_RECORDED, is_kept
 from llm2llm_ray.config import AugmentationConfig, MaxUnanswered
 from llm2llm_ray.errors import TemporaryFailure, UserError
 from llm2llm_ray.rounds.versioning import RecordedVersions
@@ -118,6 +118,18 @@ def test_the_words_said_most_often_stand_for_a_reason(files: Files) -> None:
     rows = [*student(2, "unavailable", "HTTP 503"), *student(1, "unavailable", "no answer within 120 s")]
     with pytest.raises(TemporaryFailure, match=r"3 unavailable \(HTTP 503\)\."):
         versions(files).drained(Stream(files, rows))
+
+
+def test_a_file_of_replies_without_votes_is_told_and_one_that_lacks_some_is_not(files: Files) -> None:
+    some = judged(augmented("s-0", "a"), "confirmed", said=["billing"])
+    none = [
+        judged(augmented(f"s-{n}", "b"), "unheard", said=["not_recorded: in r.jsonl"], judge_error=NOT_RECORDED) for n in (1, 2)
+    ]
+    with pytest.raises(UserError, match=r"too few votes on new rows for each of the 2 rows.*gates\.relabel\.votes=0"):
+        versions(files).drained(Stream(files, none))
+    assert recorded(files) == []
+    record = versions(files).drained(Stream(files, [some, *none]))
+    assert record["result"]["judge_errors"] == {NOT_RECORDED: 2}
 
 
 @pytest.mark.parametrize(("error", "kind"), [("unavailable: HTTP 503", TemporaryFailure), ("prompt_too_long: 900", UserError)])
