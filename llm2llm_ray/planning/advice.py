@@ -55,7 +55,7 @@ def _updates(config: Config, seeds: int, updates: int) -> Iterator[str]:
     yield (
         f"Too few updates to learn from: the first student takes {updates}, {passes:.1f} passes over its {seeds} seeds. Below "
         f"about {FEW_UPDATES} updates or {FEW_PASSES} passes a student has not learned its seeds (measured on 32: 0.476 of the "
-        f"test right after 18 updates, 0.61 after 60). Set {both}student.updates={wanted}."
+        f"test right after 18 updates, 0.61 after 60). Set {both}student.updates={wanted} or auto."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from llm2llm_ray.config.schedule import auto_updates
 from llm2llm_ray.starting.cleaning import Read
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.task import Task
@@ -19,10 +20,9 @@ _CONTEXT = 8192
 _BYTES_PER_TOKEN = 2.5
 """Few, so that texts in other languages than English fit as well; a run measures them with the tokenizer before it starts."""
 _BATCH = 8
-_UPDATES, _PASSES = 60, 15
-"""At least, and passes over the seeds (planning/advice.py has the measurement) as long as those are no more than..."""
 _MANY_UPDATES, _FEW_PASSES = 400, 3
-"""... this many updates; of a large seed set the paper's three passes. Half a second to two each on two cores."""
+"""Above so many `student.updates: auto` is not written, since each takes a second or two on two cores: of a large seed set that
+many, or the paper's three passes."""
 _MANY_SEEDS = 500
 _EXAMPLES = 5
 
@@ -90,11 +90,10 @@ def _task(of: Written) -> list[str]:
 def _student(of: Written) -> list[str]:
     longest = max(_tokens(of.task.student_prompt(row.text) + of.task.completion(row.label)) for row in _all(of))
     length, answer = min(_CONTEXT, _rounded_up(longest)), _answer_tokens(of)
-    updates = _updates(len(of.rows["seed"]))
     return [
         "student:",
         f"  model: {_MODEL}  # SmolLM2-135M-Instruct out of the package index; a Hugging Face id or a folder works too",
-        f"  updates: {updates}  # of {_BATCH} rows: {updates * _BATCH / len(of.rows['seed']):.0f} passes over the seeds",
+        f"  updates: {_updates(len(of.rows['seed']))}",
         f"  global_batch_size: {_BATCH}",
         f"  micro_batch_size: {_BATCH}",
         "  learning_rate: 5.0e-5",
@@ -104,10 +103,13 @@ def _student(of: Written) -> list[str]:
     ]
 
 
-def _updates(seeds: int) -> int:
-    """Example: [_updates(seeds) for seeds in (20, 100, 1000, 10000)] == [60, 188, 400, 3750]"""
-    passed = max(_UPDATES, math.ceil(_PASSES * seeds / _BATCH))
-    return min(passed, max(_MANY_UPDATES, math.ceil(_FEW_PASSES * seeds / _BATCH)))
+def _updates(seeds: int) -> str:
+    """Example: _updates(100) == "auto  # 188 of 8 rows, the same for every student\""""
+    enough = auto_updates(seeds, seeds, _BATCH)
+    if enough <= _MANY_UPDATES:
+        return f"auto  # {enough} of {_BATCH} rows, the same for every student"
+    updates = max(_MANY_UPDATES, math.ceil(_FEW_PASSES * seeds / _BATCH))
+    return f"{updates}  # of {_BATCH} rows: {updates * _BATCH / seeds:.0f} passes over the seeds"
 
 
 def _teacher(of: Written) -> list[str]:
