@@ -47,7 +47,8 @@ class WrongStream(Protocol):
 
 
 class AugmentedStream(Stream, Protocol):
-    """A^i: the graded stream with what the teacher wrote for the wrong rows, asked as soon as each is known.
+    """A^i: the graded stream with what the teacher wrote for the wrong rows, asked as soon as each is known; or for
+    other targets, asked once all rows are graded (`augmentation.targets`).
 
     Draining it drains the graded stream under it. Rows have the columns of `rounds.augmenting.ASKED` too.
     """

@@ -165,6 +165,11 @@ class Round(Grades):
 
     truncated: int = 0
     asked: int = 0
+    """Requests to the teacher."""
+    rows_asked: int = 0
+    """Rows that they were about."""
+    right_asked: int = 0
+    """Those of them that the student got right (augmentation.targets, random_share)."""
     accepted: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     stopped_by_budget: bool = False

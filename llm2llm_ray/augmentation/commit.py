@@ -6,7 +6,8 @@ in which replies arrived changes nothing, because candidates are taken in canoni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
@@ -75,15 +76,22 @@ class CommitGates:
         """`existing`: rows of D^0..D^i, or their index (row_index.py) with the rows' answers as tags. `answer`: a row's
         output -> its gold answer, `lambda output: task.answer(task.completion(output))`; two rationales for one answer
         are no contradiction."""
-        self._answer, self._caps = answer, caps
+        self._answer, self._caps, self._at_most = answer, caps, settings.rows_at_most
         self._rows = self._index(existing, settings.near_duplicate)
         if held_out.threshold != settings.near_test:
             raise ValueError(f"held-out rows for threshold {held_out.threshold}, where {settings.near_test} is asked")
         self._held_out = held_out
 
     def admit(self, candidates: Iterable[Candidate]) -> Iterator[Admitted | Refused]:
-        """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates."""
+        """Judge all candidates of a round, in canonical order. Only once: a second time all are duplicates.
+
+        With `rows_at_most` each seed's first comes before any seed's second, so that no seed is left out for being late in the
+        order, and what is over is told of rows that nothing else can be said against.
+        """
         drafts = sorted(candidates, key=lambda c: c.order)
+        if self._at_most is not None:
+            drafts = _in_turn(drafts)
+        admitted = 0
         for number, candidate in enumerate(drafts):
             if number % AHEAD == 0:
                 self._rows.look_ahead(draft.input for draft in drafts[number : number + AHEAD])
@@ -93,6 +101,10 @@ class CommitGates:
             if rejected is not None:
                 yield Refused(candidate=candidate, rejected=rejected)
                 continue
+            if admitted == self._at_most:
+                yield Refused(candidate=candidate, rejected=Rejected(reason="row_cap", text=candidate.input))
+                continue
+            admitted += 1
             self._keep(example)
             yield Admitted(candidate=candidate, example=example)
 
@@ -135,3 +147,13 @@ class CommitGates:
         for row in rows:
             index.add(row.id, row.input, self._tag(row.output))
         return index
+
+
+def _in_turn(drafts: Sequence[Candidate]) -> list[Candidate]:
+    """Round by round over the seeds, each time the seed's next one. `drafts` are in canonical order."""
+    taken: Counter[str] = Counter()
+    numbered = []
+    for draft in drafts:
+        numbered.append((taken[draft.lineage.seed_id], draft))
+        taken[draft.lineage.seed_id] += 1
+    return [draft for _, draft in sorted(numbered, key=lambda pair: pair[0])]

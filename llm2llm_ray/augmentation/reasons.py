@@ -30,6 +30,7 @@ REASONS: Mapping[str, str] = {
     "conflicting_label": "the same text as another row, with another answer",
     "class_cap": "more than gates.caps.per_class = {per_class} new rows of its class",
     "seed_cap": "more than gates.caps.per_seed = {per_seed} new rows grown from one row",
+    "row_cap": "more than augmentation.rows_at_most = {rows_at_most} new rows in one round",
 }
 """In the order in which a reply meets them; braces hold the setting that a gate goes by."""
 
@@ -39,7 +40,7 @@ def meanings(config: Mapping[str, Any]) -> dict[str, str]:
     # A run of an earlier version has no such section.
     gates = GatesConfig.model_validate(config.get("gates", {}))
     settings = {
-        **config["augmentation"], **gates.caps.model_dump(), "max_tokens": config["teacher"]["max_tokens"],
+        "rows_at_most": None, **config["augmentation"], **gates.caps.model_dump(), "max_tokens": config["teacher"]["max_tokens"],
         "votes": gates.relabel.votes, "needed": gates.relabel.least,
     }  # fmt: skip
     return {reason: text.format_map(settings) for reason, text in REASONS.items()}

@@ -18,6 +18,7 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.history.record import RunRecord
 from llm2llm_ray.history.retention import size_on_disk
 from llm2llm_ray.history.standing import Standing, standing
+from llm2llm_ray.history.summary import asked_about
 from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.terminal_text import shown
 
@@ -153,7 +154,8 @@ def _iteration(event: Mapping[str, Any]) -> str:
     after = f", {grown['num_rows']} rows after it" if grown else ""
     missing = f" and {count} unanswered" if (count := unanswered(round_)) else ""
     seconds = ", ".join(f"{name} {duration(value)}" for name, value in event["seconds"].items())
+    about = f" about {targets}" if (targets := asked_about(round_)) else ""
     return shown(
         f"{event['index'] + 1}: {event['dataset']['num_rows']} rows, {round_['wrong']} of {round_['evaluated']} wrong{missing}, "
-        f"{round_['asked']} asked, {round_['accepted']} accepted{after} ({seconds})"
+        f"{round_['asked']} asked{about}, {round_['accepted']} accepted{after} ({seconds})"
     )

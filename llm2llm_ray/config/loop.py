@@ -30,12 +30,28 @@ class AugmentationConfig(Section):
     require_better_teacher: bool = False
     """Stop before the teacher is asked for rows when it is not better than the first student on the rows of
     `evaluation.check_teacher`, which this turns on."""
+    targets: Literal["wrong", "weakest", "random"] = "wrong"
+    """Which rows the teacher is asked about. wrong: those that the student got wrong (the paper). weakest: `weakest_share` of all
+    rows, by evaluation.judge_by. random: as many as were wrong, drawn from all rows, as a control for what targeting adds."""
+    weakest_share: float = Field(default=0.5, gt=0, le=1)
+    """Of the answered rows, with targets: weakest."""
+    random_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows asked about that are drawn from all others, on top of the targets. More than 0, as any targets but wrong,
+    makes the teacher wait until the student has answered every row."""
+    rows_at_most: int | None = Field(default=None, ge=0)
+    """New rows that a round may bring, taken seed by seed in turn; what is over is turned away (row_cap). For comparisons."""
     max_words: int = Field(default=200, ge=1)
     near_duplicate: float = Field(default=0.9, gt=0, le=1)
     """Similarity from which a new row counts as a copy of a row of any version."""
     near_test: float = Field(default=0.8, gt=0, le=1)
     """Similarity from which a new row counts as contaminated by a dev or test row (docs/contamination.md): at 0.8 a text of 4 to
     9 words with one word changed, of 10 to 14 with two."""
+
+    @model_validator(mode="after")
+    def _not_random_twice(self) -> AugmentationConfig:
+        if self.targets == "random" and self.random_share:
+            raise ValueError("random_share adds random rows to others, and targets: random has no others; set random_share to 0")
+        return self
 
 
 class MaxUnanswered(Section):

@@ -224,11 +224,12 @@ class RunRecord:
         return round_rows(self.files, folder)
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Every wrong row of every round in force, in the order of iterations and then of row ids."""
+        """Every wrong row of every round in force, and every right one that the teacher was asked about (augmentation.targets),
+        in the order of iterations and then of row ids."""
         for record in self.rounds():
             refused = self._refused(record)
             for row in sorted(self.round_rows(record.folder), key=lambda row: row["id"]):
-                if grade(row) == "wrong":
+                if grade(row) == "wrong" or row.get("target"):
                     yield _mistake(row, record.iteration, refused, record.commit is not None)
 
     def _refused(self, record: RoundRecord) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -146,7 +146,7 @@ class _Rules:
     def _round(self, path: str) -> tuple[str, bool, str, str]:
         stage = self._rounds.get(path)
         if stage is None:
-            return "rounds", True, "of a stream that was cut short; its replies are kept", ""
+            return "rounds", True, "of a stream that was cut short, or graded before it went on; its replies are kept", ""
         if stage["name"] == "exam" and self._finished and self._reported and path not in self._reported:
             return "exams", True, "not in the report (by `evaluate`, or by older settings)", StageRecords.path_of(stage)
         return ("exams" if stage["name"] == "exam" else "rounds"), False, "reports and restarts read it", ""

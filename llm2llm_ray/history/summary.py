@@ -35,6 +35,15 @@ def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
 
 
+def asked_about(round_: Mapping[str, Any]) -> str:
+    """The rows that the teacher was asked about, where some of them were right; "" where it was the wrong ones, as usual.
+
+    Example: asked_about({"rows_asked": 12, "right_asked": 7}) == "12 rows, 5 of them wrong"
+    """
+    rows, right = round_.get("rows_asked", 0), round_.get("right_asked", 0)
+    return f"{rows} rows, {rows - right} of them wrong" if right else ""
+
+
 def iteration_table(report: Mapping[str, Any]) -> Table:
     table = Table(title=f"run {report['run']}")
     for name in (

@@ -108,17 +108,24 @@ class _Workload:
             self.trainings.append(train.updates)
             yield train
             evaluated = rows if settings.augment_augmented else float(len(error_rows(self.config, self.checked)))
-            weak = 0.0 if spent or i == count - 1 else evaluated * self.shares.wrong
+            weak = 0.0 if spent or i == count - 1 else self._asked_about(evaluated)
             round_ = self._round(f"iteration {i}", evaluated, weak * calls)
             yield round_
             if spent or i == count - 1:
                 break
             spent = round_.calls < weak * calls * self.shares.attempts
             grown = round_.calls / self.shares.attempts * wanted.per_wrong / calls * self.shares.accepted
+            grown = grown if settings.rows_at_most is None else min(grown, settings.rows_at_most)
             rows += grown
             yield Amount(group=f"iteration {i}", name="commit", rows=grown)
         if self.config.evaluation.test and self.checked.splits.test:
             yield from self._tests()
+
+    def _asked_about(self, evaluated: float) -> float:
+        """Rows, as rounds/targeting.py chooses them."""
+        settings = self.config.augmentation
+        aimed = settings.weakest_share if settings.targets == "weakest" else self.shares.wrong
+        return evaluated * min(1.0, aimed / (1 - settings.random_share))
 
     def _train(self, group: str, name: str, rows: float, updates: int | None = None) -> Amount:
         student, whole = self.config.student, max(1, round(rows))

@@ -8,6 +8,7 @@ from typing import Any
 
 from llm2llm_ray.accuracy import Grades
 from llm2llm_ray.history.record import RunRecord
+from llm2llm_ray.history.summary import asked_about
 from llm2llm_ray.report.wording import per
 
 WIDTH, HEIGHT = 360, 150
@@ -30,6 +31,8 @@ class Turn:
     low: float
     high: float
     asked: int
+    asked_about: str
+    """Which rows, where not simply the wrong ones; else ""."""
     accepted: int
     rejected: int
     train_s: float | None
@@ -98,6 +101,7 @@ def _turn(item: dict[str, Any], result: dict[str, Any] | None) -> Turn:
         low=share.low,
         high=share.high,
         asked=round_["asked"],
+        asked_about=asked_about(round_),
         accepted=round_["accepted"],
         rejected=sum(round_["rejected"].values()),
         train_s=seconds.get("train"),

@@ -1,10 +1,12 @@
 """The teacher's role in a stream: for a wrong row, ask for new examples until the stateless gates pass one (or attempts
-run out). Right rows flow past untouched. Adds the `ASKED` columns; drafts and rejections are JSON, ready for the commit.
-`asked` counts requests, `other_group` the candidates for which the teacher gave another label than the one asked for.
+run out). Right rows flow past untouched, unless they are targets (targeting.py). Adds the `ASKED` columns; drafts and rejections
+are JSON, ready for the commit. `asked` counts requests, `other_group` the candidates for which the teacher gave another label
+than the one asked for.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -27,6 +29,7 @@ from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
 
 ASKED: Mapping[str, type] = {
+    "target": bool,
     "asked": int,
     "other_group": int,
     "candidates": str,
@@ -40,8 +43,8 @@ ASKED: Mapping[str, type] = {
 }
 _PEERS_PER_GROUP = 64
 UNTOUCHED: Mapping[str, Any] = {
-    "asked": 0, "other_group": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "", "budget_stop": False,
-    "asked_from": None, "asked_until": None, "teacher_prompt_tokens": 0, "teacher_completion_tokens": 0,
+    "target": False, "asked": 0, "other_group": 0, "candidates": "[]", "rejected": "[]", "teacher_error": "",
+    "budget_stop": False, "asked_from": None, "asked_until": None, "teacher_prompt_tokens": 0, "teacher_completion_tokens": 0,
 }  # fmt: skip
 
 
@@ -94,14 +97,21 @@ class Augment:
         self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
         self._iteration, self._run_seed = iteration, run_seed
         self._counts = rows_per_call(settings.per_wrong, settings.per_call)
+        self._targets: frozenset[str] | None = None
+
+    def aimed_at(self, targets: frozenset[str]) -> Augment:
+        """The same role for these rows, right or wrong, instead of for all wrong ones."""
+        aimed = copy.copy(self)
+        aimed._targets = targets
+        return aimed
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
-        if grade(row) != "wrong":
+        if grade(row) != "wrong" if self._targets is None else row["id"] not in self._targets:
             return {**row, **UNTOUCHED}
         mistake = graded(row)
         found: list[Candidate] = []
         rejected: list[dict[str, Any]] = []
-        seen: dict[str, Any] = dict(UNTOUCHED) | {"asked_from": time.time()}
+        seen: dict[str, Any] = dict(UNTOUCHED) | {"target": True, "asked_from": time.time()}
         first = self._iteration * len(self._counts)
         for ordinal in range(first, first + len(self._counts)):
             try:
@@ -182,7 +192,7 @@ class Augment:
     def request(self, mistake: Graded, ordinal: int, attempt: int) -> Request:
         """What is asked of the teacher in one call about one wrong row."""
         settings, teacher = self._settings, self._teacher
-        row_id, shown = mistake.example.id, settings.show_wrong_answer
+        row_id, shown = mistake.example.id, settings.show_wrong_answer and not mistake.correct
         draw = f"{row_id}/{ordinal}/{attempt}"
         asked = Asked(
             style=teacher.style,

@@ -16,13 +16,16 @@ from typing import Any
 from llm2llm_ray.asking.answerer import SAMPLING, Answerer, request_settings
 from llm2llm_ray.config import AugmentationConfig, BudgetConfig, CapsConfig, Config
 from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.rounds.targeting import needs_all_rows
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import Example
 
-_COMMITTED = {"near_duplicate", "near_test"}
+_COMMITTED = {"near_duplicate", "near_test", "rows_at_most"}
 """Settings of `augmentation` that the commit gates go by; all others are the teacher's part of a round."""
 _AS_OTHER_INPUTS = {"one_shot", "augment_augmented", "require_better_teacher"}
 """Ablations, there as `per_wrong` and as the rows evaluated; and what says whether a round is asked for at all."""
+_TARGETS = {"targets", "weakest_share", "random_share"}
+"""There only where they are in force."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
     "matched_baseline", "engine", "max_unanswered", "early_at", "structured", "judge_by", "samples",
@@ -63,11 +66,20 @@ def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, 
         **_given(replies),
         "teacher": answerer.described(),
         "request": request_settings(config.teacher),
-        "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS | unused),
+        "augmentation": settings.model_dump(mode="json", exclude=_COMMITTED | _AS_OTHER_INPUTS | _TARGETS | unused),
+        **_targets(settings),
         "peers": peers,
         "seed": config.run.seed,
         "budget": _limits(config.teacher.budget),
     }
+
+
+def _targets(settings: AugmentationConfig) -> dict[str, Any]:
+    """Which rows are asked about, where that is not simply the wrong ones."""
+    if not needs_all_rows(settings):
+        return {}
+    unused = {"weakest_share"} if settings.targets != "weakest" else set()
+    return {"targets": settings.model_dump(mode="json", include=_TARGETS - unused)}
 
 
 def solved_by_teacher(
@@ -118,7 +130,7 @@ def committed(
         "round": round_key,
         "dataset": dataset,
         "held_out": list(held_out),
-        **settings.model_dump(mode="json", include=_COMMITTED),
+        **settings.model_dump(mode="json", include=_COMMITTED, exclude_none=True),
         **caps.model_dump(mode="json", exclude_none=True),
     }
 

@@ -40,8 +40,8 @@ def candidates_of(row: Mapping[str, Any]) -> list[Candidate]:
 def tally(files: Files, folder: str) -> dict[str, Any]:
     """Counts, tokens and the times at which the two roles worked (Unix seconds), from what is stored.
 
-    `asked` counts the teacher's requests, `rows_asked` the rows they were about, `teacher_errors` those of them without a reply,
-    `other_group` the candidates with another label than the one asked for.
+    `asked` counts the teacher's requests, `rows_asked` the rows they were about, `right_asked` those of them that the student got
+    right, `teacher_errors` those without a reply, `other_group` the candidates with another label than the one asked for.
     `judged` counts the votes asked for, `rows_judged` the rows whose candidates they were about, `judge_errors` those of them
     with a candidate for which too few could be had; `confirmed`, `doubted` and `unheard` count candidates.
     """
@@ -65,6 +65,7 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
             counts["asked"] += row["asked"]
             counts["rows_asked"] += 1
             counts["other_group"] += row.get("other_group") or 0
+            counts["right_asked"] += grade(row) == "right"
             counts["teacher_prompt_tokens"] += row["teacher_prompt_tokens"]
             counts["teacher_completion_tokens"] += row["teacher_completion_tokens"]
             asked.append(row["asked_from"])
@@ -92,7 +93,7 @@ def tally(files: Files, folder: str) -> dict[str, Any]:
 
 
 _COUNTS = (
-    "evaluated", "wrong", "truncated", "asked", "rows_asked", "other_group", "budget_stops",
+    "evaluated", "wrong", "truncated", "asked", "rows_asked", "right_asked", "other_group", "budget_stops",
     "student_tokens", "teacher_prompt_tokens", "teacher_completion_tokens",
     "judged", "rows_judged", "confirmed", "doubted", "unheard", "votes_without_answer", "judge_prompt_tokens",
     "judge_completion_tokens",

@@ -190,6 +190,8 @@ def _round(drained: Mapping[str, Any], committed: Mapping[str, Any]) -> Round:
         truncated=drained["truncated"],
         errors=drained["errors"],
         asked=drained["asked"],
+        rows_asked=drained["rows_asked"],
+        right_asked=drained.get("right_asked", 0),  # drained before there were targets but wrong ones
         accepted=committed["accepted"],
         rejected=dict(sorted(rejected.items())),
         stopped_by_budget=drained["budget_stops"] > 0,

@@ -135,7 +135,8 @@ class CaseHold(Task):
         said = None
         if asked.show_wrong_answer:
             said = by_letter.get(mistake.answer or "") or json.dumps(mistake.completion.strip()[:200], ensure_ascii=False)
-        return chat(_unmarked(passage), right, list(by_letter.values()), asked, row_id=wrong.id, said=said)
+        others = list(by_letter.values())
+        return chat(_unmarked(passage), right, others, asked, row_id=wrong.id, said=said, correct=mistake.correct)
 
     def _told(self, row: Example) -> str:
         """The words before the masked holding, and the holding; what follows is left out, and so are marks of cuts."""

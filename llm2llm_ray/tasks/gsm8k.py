@@ -47,14 +47,18 @@ Question: <the problem>
 Answer: <the steps>
 #### <the number>"""
 
-_SHOWN_WRONG = """\
-The student got this problem wrong:
+_SYSTEM_OF_RIGHT = _SYSTEM.replace("a problem the student got wrong", "a problem the student has to be sure about")
+
+_SHOWN = """\
+{why}
 {question}
 
 The answer key says:
 {answer}
 {said}
 {request}"""
+
+_WRONG, _RIGHT = "The student got this problem wrong:", "The student has to be sure about problems like this one:"
 
 _ANGLES = (
     "one step more than the problem above needs",
@@ -140,10 +144,12 @@ class Gsm8k(Task):
         worked_reply = _PAIR_REPLY if count == 1 else f"{_PAIR_REPLY}{_SECOND_REPLY}"
         said = mistake.completion.strip()[:_SHOWN_CHARACTERS] if asked.show_wrong_answer else ""
         angle = angle_of(_ANGLES, wrong.id, asked.call)
-        request = _ask(wrong.input, self.completion(wrong.output).strip(), said, count, angle)
+        request = _ask(
+            wrong.input, self.completion(wrong.output).strip(), said, count, angle, _RIGHT if mistake.correct else _WRONG
+        )
         return Prompt(
             messages=(
-                Message(role="system", content=_SYSTEM),
+                Message(role="system", content=_SYSTEM_OF_RIGHT if mistake.correct else _SYSTEM),
                 Message(role="user", content=_ask(_PAIR_QUESTION, _PAIR_ANSWER, "", min(count, 2), "")),
                 Message(role="assistant", content=worked_reply),
                 Message(role="user", content=request),
@@ -180,7 +186,7 @@ class Gsm8k(Task):
         return [_item(item, mistake.example, cut and number == len(items)) for number, item in enumerate(items[:count], 1)]
 
 
-def _ask(question: str, answer: str, said: str, count: int, angle: str) -> str:
+def _ask(question: str, answer: str, said: str, count: int, angle: str, why: str = _WRONG) -> str:
     one = count == 1
     wanted = f"Write {count} new {'problem' if one else 'problems'} that {'needs' if one else 'need'} the same kind of reasoning"
     lines = [f"{wanted}{', the step in which the student went wrong above all' if said else ''}."]
@@ -189,7 +195,7 @@ def _ask(question: str, answer: str, said: str, count: int, angle: str) -> str:
     if angle:
         lines.append(f"The obvious ones have been written already. This time{'' if one else ', for most of them'}: {angle}.")
     student = f"\nThe student wrote:\n{said}\n" if said else ""
-    return _SHOWN_WRONG.format(question=question, answer=answer, said=student, request="\n".join(lines))
+    return _SHOWN.format(why=why, question=question, answer=answer, said=student, request="\n".join(lines))
 
 
 def _item(text: str, parent: Example, cut: bool) -> Draft | Rejected:

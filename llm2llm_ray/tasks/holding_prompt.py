@@ -37,9 +37,14 @@ _ANGLES = (
 )
 
 
-def chat(passage: str, right: str, others: Sequence[str], asked: Asked, *, row_id: str, said: str | None) -> Prompt:
-    """`said`: the student's choice, or its answer in quotes; None where it is not shown."""
-    parts = ["The student chose the wrong holding for this passage:", json.dumps(passage, ensure_ascii=False)]
+def chat(
+    passage: str, right: str, others: Sequence[str], asked: Asked, *, row_id: str, said: str | None, correct: bool
+) -> Prompt:
+    """`said`: the student's choice, or its answer in quotes; None where it is not shown. `correct`: it chose rightly."""
+    why, lesson = "The student chose the wrong holding for this passage:", "what it missed"
+    if correct:
+        why, lesson = "The student has to be sure about passages like this one:", "more of this"
+    parts = [why, json.dumps(passage, ensure_ascii=False)]
     parts += [f"The right one: {right}", "The others:", *(f"- {choice}" for choice in others)]
     if said is not None:
         parts += [f"The student's answer: {said}"]
@@ -47,7 +52,7 @@ def chat(passage: str, right: str, others: Sequence[str], asked: Asked, *, row_i
     new = "1 new passage" if one else f"{asked.count} new passages"
     parts += [
         "",
-        f"Write {new}, with five holdings {'for it' if one else 'for each'}, that would teach the student what it missed: the "
+        f"Write {new}, with five holdings {'for it' if one else 'for each'}, that would teach the student {lesson}: the "
         "same kind of legal question, in another case. Copy nothing that is shown above.",
     ]
     if not one:

@@ -90,7 +90,8 @@ class Task(ABC):
     @abstractmethod
     def teacher_prompt(self, mistake: Graded, asked: Asked) -> Prompt:
         """Ask for `asked.count` new examples like the one the student got wrong. Constant part first (prefix cache), and nothing
-        but `mistake` and `asked` may count: a stored reply is found by the prompt."""
+        but `mistake` and `asked` may count: a stored reply is found by the prompt. With `augmentation.targets` the student
+        may have got it right (`mistake.correct`), and the prompt must not say otherwise."""
 
     @abstractmethod
     def parse(self, reply: str, mistake: Graded, *, style: str, count: int, cut: bool) -> list[Draft | Rejected]:

@@ -23,13 +23,14 @@ from tiny import make_tiny_model
 
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.asking.request import Request
+from llm2llm_ray.asking.scores import score_request, scores_of
 from llm2llm_ray.config import ClusterConfig, EngineConfig
 from llm2llm_ray.rounds.rows import round_rows
 from llm2llm_ray.rounds.solving import SOLVED, Solve
 from llm2llm_ray.runtime.models import hand_off
 from llm2llm_ray.runtime.models.folders import model_sha
 from llm2llm_ray.runtime.models.hand_off import Told
-from llm2llm_ray.runtime.models.tokens import encode_prompt, encode_rows
+from llm2llm_ray.runtime.models.tokens import encode, encode_prompt, encode_rows
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
 from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayGraded
@@ -211,6 +212,32 @@ def test_an_answer_is_exactly_one_of_the_choices_and_ends_behind_it(engines: str
     assert {reply.text for reply in replies} <= set(choices) and len({reply.text for reply in replies}) > 1
     free = ask(engines, tiny_model, PROMPTS)
     assert all(reply.text not in choices for reply in free), "the request that follows is not held to them"
+
+
+def test_scores_are_those_of_transformers_whatever_the_prefix_cache_holds(engines: str, tiny_model: str) -> None:
+    """Asked twice: the second time blocks of the completions themselves are cached, of which vLLM has no log-probabilities."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_model),
+        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32),
+    )
+    prompt, completions = PROMPTS[0] * 8, [" billing", " shipping", " billing" * 30, " billing" * 30 + " login"]
+
+    async def scored() -> Any:
+        return await transport(engines, tiny_model).ask(score_request("s", Prompt(text=prompt), completions))
+
+    replies = [asyncio.run(scored()) for _ in range(2)]
+    for reply in replies:
+        assert (reply.error, reply.weights_sha) == ("", model_sha(tiny_model))
+        for completion, score in zip(completions, scores_of(reply), strict=True):
+            ids, n_prompt = encode(tokenizer, prompt, completion)
+            with torch.no_grad():
+                said = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            expected = sum(float(said[at - 1, ids[at]]) for at in range(n_prompt, len(ids)))
+            assert n_prompt > 64 and score.tokens == len(ids) - n_prompt
+            assert score.log_prob == pytest.approx(expected, abs=1e-3 * score.tokens)
 
 
 def test_the_engine_itself_refuses_what_does_not_fit(engines: str, tiny_model: str) -> None:

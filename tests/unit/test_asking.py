@@ -19,8 +19,10 @@ from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.config.schedule import rows_per_call
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers, graded
+from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.classification import Classification
-from llm2llm_ray.types import Example, Reply
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import Example, Graded, Reply
 
 TASK = Classification(labels=["billing", "account"])
 SEEDS = [Example(id=f"s-{i}", input=f"Question number {i}?", output="billing" if i % 2 else "account") for i in range(12)]
@@ -264,3 +266,59 @@ def test_peers_are_of_the_same_class_never_the_mistake_and_hang_on_nothing_but_t
     assert len({peer.id for peer in found}) == len(found) == min(count, 5)
     assert mistake.id not in {peer.id for peer in found}
     assert {peer.output for peer in found} <= {mistake.output}
+
+
+def aimed(row: dict[str, Any], targets: set[str], teacher: Teacher, **settings: Any) -> dict[str, Any]:
+    role = Augment(
+        TASK, Peers(TASK, SEEDS), teacher=TeacherConfig(kind="scripted", model="t"), settings=AugmentationConfig(**settings),
+        iteration=0, run_seed=7,
+    )  # fmt: skip
+    return asyncio.run(role.aimed_at(frozenset(targets))(dict(row), teacher))
+
+
+def test_targets_are_asked_about_whether_they_are_right_or_wrong() -> None:
+    right = {**WRONG, "correct": True, "completion": " billing", "answer": "billing"}
+    found = json.dumps({"examples": [{"text": GOOD, "label": "billing"}]})
+    for row in (right, WRONG):
+        asked = aimed(row, {"s-1"}, Teacher(said(found)))
+        assert asked["target"] and asked["asked"] == 1 and len(json.loads(asked["candidates"])) == 1
+        assert aimed(row, {"s-2"}, Teacher()) == {**row, **UNTOUCHED}
+    assert ask(Teacher(said(GOOD)))["target"] and not ask(Teacher(), right)["target"], "as usual: the wrong ones"
+
+
+def _asked_with(task: Task, example: Example, correct: bool) -> Request:
+    row = Graded(example=example, completion=task.completion(example.output), answer=None, correct=correct)
+    role = Augment(
+        task, Peers(task, []), teacher=TeacherConfig(kind="scripted", model="t"),
+        settings=AugmentationConfig(show_wrong_answer=True), iteration=0, run_seed=7,
+    )  # fmt: skip
+    return role.request(row, 0, 0)
+
+
+@pytest.mark.parametrize("task", [TASK, load_task("gsm8k", {}), load_task("casehold", {})], ids=["labels", "gsm8k", "casehold"])
+def test_of_a_right_row_nobody_says_that_it_was_wrong(task: Task) -> None:
+    """Nor shows its answer as a wrong one, whatever `show_wrong_answer` says."""
+    example = {
+        "Classification": Example(id="s-1", input="Where is it?", output="billing"),
+        "Gsm8k": Example(id="s-1", input="What is 2 + 2?", output="2 + 2 = 4\n#### 4"),
+        "CaseHold": Example(
+            id="s-1", input="A court (<HOLDING>) said\n" + "\n".join(f"{c}: holding {c}" for c in "ABCDE"), output="A"
+        ),
+    }[type(task).__name__]
+    of_right, of_wrong = [
+        "\n".join(message.content for message in (prompt.messages[0], prompt.messages[-1]))
+        for prompt in (_asked_with(task, example, correct).prompt for correct in (True, False))
+    ]
+    assert "has to be sure about" in of_right or "should learn from this" in of_right
+    for phrase in (
+        "got this",
+        "the student got",
+        "student wrote",
+        "student's answer",
+        "chose the wrong",
+        "took it for",
+        "missed",
+    ):
+        assert phrase not in of_right
+    assert "got this" in of_wrong or "chose the wrong" in of_wrong
+    assert example.input.split("\n")[0].split("(")[0] in of_right

@@ -188,3 +188,21 @@ def test_how_many_are_looked_for_at_once_changes_no_verdict(ahead: int, flushed:
     monkeypatch.setattr(commit, "AHEAD", ahead)
     monkeypatch.setattr(similarity, "_FLUSHED_ROWS", flushed)
     assert _verdicts(_gates(), *candidates) == usual
+
+
+def test_rows_over_the_bound_are_turned_away_seed_by_seed_in_turn() -> None:
+    drafts = [
+        _candidate("Why was the invoice of May so high?", seed_id="s-1", ordinal=0),
+        _candidate("Can my bank see what I bought?", seed_id="s-1", ordinal=1),
+        _candidate("where do I change my CARD", seed_id="s-2", ordinal=0),  # a duplicate takes nobody's place
+        _candidate("Is there a discount for students?", seed_id="s-2", ordinal=1),
+        _candidate("Do you take cheques from abroad?", seed_id="s-3", ordinal=0),
+    ]
+    for shuffled in (drafts, drafts[::-1]):
+        found = list(_gates(rows_at_most=3).admit(shuffled))
+        admitted = [outcome.candidate.input for outcome in found if isinstance(outcome, Admitted)]
+        refused = {outcome.candidate.input: outcome.rejected.reason for outcome in found if isinstance(outcome, Refused)}
+        assert admitted == [drafts[0].input, drafts[4].input, drafts[1].input]
+        assert refused == {drafts[2].input: "duplicate", drafts[3].input: "row_cap"}
+    assert _verdicts(_gates(rows_at_most=0), drafts[0]) == [("row_cap", "")]
+    assert len([v for v in _verdicts(_gates(), *drafts) if v[0] == ""]) == 4, "without a bound"

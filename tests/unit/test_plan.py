@@ -387,3 +387,17 @@ def test_an_engine_that_votes_is_among_the_resources_and_in_seconds_only_where_i
     assert [item.what for item in same.resources if "judge" in item.what] == ["judge engine (vLLM replica)"]
     assert same.seconds is not None
     assert planned(*VOTES, "judge={model: of-another-size}").seconds is None
+
+
+def test_a_plan_counts_the_rows_that_are_asked_about() -> None:
+    def of(*overrides: str) -> tuple[float, float, float]:
+        steps = planned("augmentation.attempts=1", *overrides, shares=Shares(wrong=0.25, accepted=1.0, attempts=1.0)).steps
+        named = {(step.group, step.name): step.expected for step in steps}
+        round_, commit = named["iteration 0", "round"], named["iteration 0", "commit"]
+        return round_.rows, round_.calls, commit.rows
+
+    assert of() == of("augmentation.targets=random") == (32, 8, 8)
+    assert of("augmentation.targets=weakest", "augmentation.weakest_share=0.5") == (32, 16, 16)
+    assert of("augmentation.random_share=0.5") == (32, 16, 16)
+    assert of("augmentation.random_share=0.9") == (32, 32, 32), "there are no more"
+    assert of("augmentation.rows_at_most=3") == (32, 8, 3)

@@ -14,6 +14,7 @@ from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
 from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig, TeacherConfig
 from llm2llm_ray.config.schedule import asking
+from llm2llm_ray.rounds.aiming import aiming
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
 from llm2llm_ray.rounds.judging import JUDGED, Judge, shown_blind
 from llm2llm_ray.rounds.round_inputs import judged, solved, solved_by_teacher, taught, teacher_held
@@ -104,9 +105,8 @@ class Parts:
             progress=self.progress,
             asker=self.student_asker,
         )
-        inputs = solved(
-            config, self.inputs.task, answering, student=student.sha, rows=rows.id, iteration=iteration, in_round=in_round
-        )
+        named: dict[str, Any] = {"student": student.sha, "rows": rows.id, "iteration": iteration, "in_round": in_round}
+        inputs = solved(config, self.inputs.task, answering, **named)
         engine = config.student.engine
         alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
         weights = None if config.evaluation.recorded_answers else student.path
@@ -155,7 +155,8 @@ class Parts:
             )  # fmt: skip
             return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id, replies=self.inputs.replies_sha)
 
-        return RayAugmenter(teacher=teacher, judge=self._judge(seeds) if config.gates.relabel.votes else None)
+        judge = self._judge(seeds) if config.gates.relabel.votes else None
+        return RayAugmenter(teacher=teacher, judge=judge, choose=aiming(self.files, self.inputs.task, config))
 
     def _judge(self, seeds: Iterable[Example]) -> tuple[RoleSpec, Mapping[str, Any]]:
         """Who votes on new rows: the teacher itself, by its own asker and budget, or a model apart."""

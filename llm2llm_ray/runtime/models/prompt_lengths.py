@@ -20,6 +20,7 @@ from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
 from llm2llm_ray.rounds.judging import Judge, shown_blind
 from llm2llm_ray.rounds.solving import Solve, exam_shots
+from llm2llm_ray.rounds.targeting import needs_all_rows
 from llm2llm_ray.runtime.models.tokens import ChatRefused, completion_ids, encode, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
 
@@ -162,13 +163,14 @@ def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
     augment = Augment(checked.task, peers, teacher=config.teacher, settings=settings, iteration=0, run_seed=config.run.seed)
     rounds = max(1, num_iterations(config) - 1)
     calls = min(_CALLS, rounds * len(rows_per_call(settings.per_wrong, settings.per_call)))
+    kinds = 2 if needs_all_rows(settings) else 1  # right rows are asked about in other words
     (name, rows), *_ = _evaluated(config, checked)
     mistakes = [*rows, *_grown(config, rows)]
     misfits = []
     for row in mistakes:
         said = " word" * config.evaluation.max_tokens if settings.show_wrong_answer else ""
-        mistake = Graded(example=row, completion=said, answer=None, correct=False)
-        prompts = (augment.request(mistake, ordinal, 0).prompt for ordinal in range(calls))
+        targets = [Graded(example=row, completion=said, answer=None, correct=right) for right in (False, True)[:kinds]]
+        prompts = (augment.request(target, ordinal, 0).prompt for target in targets for ordinal in range(calls))
         prompt = len(_chat_ids(tokenizer, max(prompts, key=_characters), _MERGE))
         if answer_room(prompt, max_tokens=most, context=context) != most:
             misfits.append(Misfit(row.id, prompt + most, f"the teacher's prompt may have {prompt} tokens"))

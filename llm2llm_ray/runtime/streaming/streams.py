@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -78,14 +79,26 @@ class RayGraded:
         with ThreadPoolExecutor(1) as beside:
             loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
             per_block = block_rows(self.rows.num_rows, self.rows_per_block, alone=not further)
-            self._write(folder, [replace(spec, stream=stream) for spec in (solve, *further)], per_block)
+            roles = [replace(spec, stream=stream) for spec in (solve, *further)]
+            self._write(folder, roles, per_block, self.rows.parts, ROW_COLUMNS)
             loaded.result()
 
-    def _write(self, folder: str, roles: Sequence[RoleSpec], rows_per_block: int) -> None:
+    def go_on(self, graded: str, folder: str, further: Sequence[RoleSpec]) -> None:
+        """From the rows that were drained to the folder `graded`, through further roles, to `folder`."""
+        stream = uuid.uuid4().hex
+        if self.solve.progress is not None:
+            self.solve.progress.expect.remote(stream, self.rows.num_rows)
+        parts = [path for path in self.files.list(graded) if path.endswith(".parquet")]
+        per_block = block_rows(self.rows.num_rows, self.rows_per_block, alone=False)
+        self._write(folder, [replace(spec, stream=stream) for spec in further], per_block, parts, None)
+
+    def _write(
+        self, folder: str, roles: Sequence[RoleSpec], rows_per_block: int, parts: Sequence[str], columns: list[str] | None
+    ) -> None:
         # Cut by the task that reads: `repartition` starts a task for each block, and dozens of processes when a set is large.
         dataset = ray.data.read_parquet(
-            [self.files.absolute(part) for part in self.rows.parts],
-            columns=ROW_COLUMNS,
+            [self.files.absolute(part) for part in parts],
+            columns=columns,
             override_num_blocks=max(1, -(-self.rows.num_rows // rows_per_block)),
             **ONE_TASK,
         )
@@ -106,13 +119,25 @@ class RayAugmented:
     augment: RoleSpec
     judge: RoleSpec | None
     inputs: Mapping[str, Any]
+    choose: Callable[[str], frozenset[str]] | None = None
+    """Folder of the graded rows -> ids of those to ask about. None: the wrong ones, each as soon as it is known.
+
+    Not run on Ray with targets so far; tests/unit/test_two_phases.py takes the roles through both folders without it."""
 
     @property
     def iteration(self) -> int:
         return self.graded.iteration
 
     def drain(self, folder: str) -> None:
-        self.graded.flow(folder, tuple(filter(None, (self.augment, self.judge))))
+        if self.choose is None:
+            self.graded.flow(folder, tuple(filter(None, (self.augment, self.judge))))
+            return
+        # Below rounds/, where `gc` finds it; not below `folder`, whose files are this stream's rows.
+        graded = f"{folder}-graded"
+        self.graded.drain(graded)
+        role: Any = self.augment.role
+        aimed = replace(self.augment, role=role.aimed_at(self.choose(graded)))
+        self.graded.go_on(graded, folder, tuple(filter(None, (aimed, self.judge))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +160,14 @@ class RayAugmenter:
     """Iteration -> the teacher's part of the stream, and what of it affects the rows."""
     judge: tuple[RoleSpec, Mapping[str, Any]] | None = None
     """The judge's part, where new rows are voted on."""
+    choose: Callable[[int, str], frozenset[str]] | None = None
+    """Iteration, folder of its graded rows -> ids of those to ask about; None: the wrong ones, with no need of all rows."""
 
     def augment(self, wrong: WrongStream) -> RayAugmented:
         assert isinstance(wrong, RayWrong)
-        spec, inputs = self.teacher(wrong.graded.iteration)
+        iteration = wrong.graded.iteration
+        spec, inputs = self.teacher(iteration)
         judge, votes = self.judge or (None, {})
-        return RayAugmented(graded=wrong.graded, augment=spec, judge=judge, inputs={**wrong.graded.inputs, **inputs, **votes})
+        choose = partial(self.choose, iteration) if self.choose else None
+        inputs = {**wrong.graded.inputs, **inputs, **votes}
+        return RayAugmented(graded=wrong.graded, augment=spec, judge=judge, inputs=inputs, choose=choose)
