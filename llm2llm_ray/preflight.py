@@ -18,6 +18,7 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.scripted import ScriptedStudent, ScriptedTeacher
 from llm2llm_ray.augmentation.held_out import HeldOut
 from llm2llm_ray.config import Config, TeacherConfig
+from llm2llm_ray.config.schedule import num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests, first_votes
 from llm2llm_ray.tasks import load_task
@@ -103,7 +104,7 @@ def _ask(teacher: TeacherConfig, requests_of: Callable[[], list[list[Request]]])
 
 def _check_some_recorded(replies: RecordedReplies, config: Config, task: Task, splits: Splits) -> None:
     """Where a prompt does not hold what the student will say, it is known now whether the file is for this run at all."""
-    if config.augmentation.show_wrong_answer:
+    if config.augmentation.show_wrong_answer or num_iterations(config) == 1:  # nothing is asked for one student
         return
     asked = 0
     for request in first_of_every_row(config, task, splits):

@@ -17,6 +17,9 @@ def scale_teacher(run: Run, replicas: Annotated[int, typer.Argument(help="Replic
     Example: llm2llm scale-teacher demo 3
     """
     record = find_run(run)
+    from llm2llm_ray.runtime import environment
+
+    environment.use_token()
     from llm2llm_ray.runtime.driver.scaling import scale_teacher as scale
 
     told = scale(record, replicas)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 RUN_MARK = "LLM2LLM_RUN"
 """Marks every process of a run with its folder; `driver.leftovers` recognises what a dead run left behind by it."""
@@ -206,6 +207,14 @@ def prepare_our_ray() -> None:
 def send_no_usage() -> None:
     """For a process that only joins a Ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def use_token() -> None:
+    """For a process that will join a Ray by its address, before it imports Ray: one that a run started for itself asks for this
+    user's token, and Ray sends that by itself only to a Ray that it finds itself."""
+    kept = (Path.home() / ".ray" / "auth_token").is_file()
+    if kept or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def wait_for_workers(seconds: int) -> None:

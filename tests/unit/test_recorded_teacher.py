@@ -163,6 +163,8 @@ def test_a_file_for_another_run_is_refused_before_anything_starts(tmp_path: Path
         check(other, tmp_path)
     shown = a_config(tmp_path, augmentation={"show_wrong_answer": True})
     assert check(shown, tmp_path).recorded is not None, "what is asked is not known before students have answered"
+    alone = a_config(tmp_path, augmentation={"examples_in_prompt": 0}, run={"name": "demo", "iterations": 1})
+    assert check(alone, tmp_path).recorded is not None, "nothing is asked"
 
 
 def test_a_live_teachers_file_is_read_before_a_run_too(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class Noted:
     def __init__(self, changes: Mapping[str, Any]) -> None:
         config = config_of(changes)
         self.inputs, seeds = inputs_of(config)
-        self.parts = Parts(inputs=self.inputs, files=Files("run"), progress=None, make_asker=lambda served: None)
+        self.parts = Parts(inputs=self.inputs, files=Files("run"), progress=None, make_asker=lambda **options: None)
         self.keys: Keys = {}
         list(
             llm2llm(

@@ -46,9 +46,10 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.student_asker = self.make_asker(served=self.config.evaluation.recorded_answers is None)
-        self.teacher_asker = self.make_asker(served=self.config.teacher.served)
+        teacher = self.config.teacher
+        self.teacher_asker = self.make_asker(served=teacher.served, tokenizes=teacher.kind == "serve")
         apart = self.config.judge_apart
-        self.judge_asker = self.make_asker(served=apart.served) if apart else self.teacher_asker
+        self.judge_asker = self.make_asker(served=apart.served, tokenizes=apart.kind == "serve") if apart else self.teacher_asker
 
     @property
     def config(self) -> Config:

@@ -12,6 +12,7 @@ from typing import Any
 from llm2llm_ray.asking.no_answer import NOT_RECORDED
 from llm2llm_ray.asking.recorded import About, RecordedReplies, read_bytes
 from llm2llm_ray.config import TeacherConfig
+from llm2llm_ray.rounds.augmenting import lineage_teacher
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies
 from llm2llm_ray.types import Iteration
@@ -46,6 +47,8 @@ def came_of(about: Mapping[str, Any], teacher: TeacherConfig, iterations: Sequen
     }
     if teacher.replies is None:
         return told
-    folders = sorted({path.rpartition("/")[0] for path in files.list("replies") if path.startswith("replies/teacher-")})
-    marks = [bool(record["request"].get("recorded")) for folder in folders for record in read_replies(files, folder)]
+    folders = sorted({path.rpartition("/")[0] for path in files.list("replies") if not path.startswith("replies/student-")})
+    requests = [record["request"] for folder in folders for record in read_replies(files, folder)]
+    name = lineage_teacher(teacher, "")  # a judge apart is somebody else
+    marks = [bool(request.get("recorded")) for request in requests if request.get("asked_of") == name]
     return told | {"given": sum(marks), "stored": len(marks)}

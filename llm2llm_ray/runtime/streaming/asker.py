@@ -243,8 +243,8 @@ class Asker:
     laptop's processor before the first row, and Ray Data starts new processes for every stream.
     """
 
-    def __init__(self, served: bool) -> None:
-        if served:
+    def __init__(self, tokenizes: bool) -> None:
+        if tokenizes:
             import transformers
 
             _ = transformers.AutoTokenizer  # transformers imports on first use
@@ -287,9 +287,10 @@ class Asker:
         return made
 
 
-def open_asker(*, served: bool) -> Any:
-    """A handle on a new `Asker`, which ends with its owner. `served`: it asks engines, and imports tokenizers at once."""
+def open_asker(*, served: bool, tokenizes: bool = True) -> Any:
+    """A handle on a new `Asker`, which ends with its owner. `served`: it asks applications of ours; those that have a tokenizer,
+    where it `tokenizes`: it is imported at once."""
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000}
     if served:
         options["runtime_env"] = {"env_vars": values(SERVE)}
-    return ray.remote(Asker).options(**options).remote(served)
+    return ray.remote(Asker).options(**options).remote(served and tokenizes)
