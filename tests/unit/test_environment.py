@@ -232,3 +232,24 @@ def test_behind_uv_run_workers_are_started_as_we_were(tmp_path: Path) -> None:
     before, after = json.loads(done.stdout.splitlines()[-1])
     assert before["py_executable"].startswith("uv run") and before["working_dir"] == str(tmp_path)
     assert after == {}
+
+
+@pytest.mark.parametrize(
+    ("kept", "set_", "mode"),
+    [
+        (True, {}, "token"),
+        (False, {}, None),
+        (False, {"RAY_AUTH_TOKEN": "t"}, "token"),
+        (True, {"RAY_AUTH_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_who_joins_a_run_gives_the_token_that_its_ray_asks_for(
+    kept: bool, set_: dict[str, str], mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **set_})
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if kept:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("t")
+    environment.use_token()
+    assert os.environ.get("RAY_AUTH_MODE") == mode

@@ -566,7 +566,7 @@ def test_who_votes_is_asked_by_the_teachers_line_or_by_an_engine_of_its_own() ->
     def of(changes: Mapping[str, Any]) -> tuple[Parts, RayAugmented]:
         askers = iter(made)
         inputs, seeds = inputs_of(config_of(changes))
-        parts = Parts(inputs=inputs, files=Files("run"), progress=None, make_asker=lambda served: next(askers))
+        parts = Parts(inputs=inputs, files=Files("run"), progress=None, make_asker=lambda **options: next(askers))
         graded = parts.graded(Student(path="m", sha="M0", iteration=0), inputs.seeds)
         return parts, parts.augmenter(seeds, inputs.seeds.id).augment(graded.wrong())
 

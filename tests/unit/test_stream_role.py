@@ -98,7 +98,7 @@ def test_a_teacher_that_votes_itself_pays_from_one_budget_by_one_line_and_no_vot
         }  # fmt: skip
 
         async def go() -> list[dict[str, Any]]:
-            asker = Asker(served=False)
+            asker = Asker(tokenizes=False)
             schema = pa.schema([column for column in SCHEMA if column.name not in ASKED])
             rows = [{name: solved(f"r-{n}", correct=False)[name] for name in schema.names} for n in range(2)]
             table = pa.Table.from_pylist(rows, schema=schema)
