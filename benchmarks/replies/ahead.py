@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from llm2llm_ray.config.file import load_config
 from llm2llm_ray.config.schedule import asking, rows_per_call
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
+from llm2llm_ray.rounds.judging import Judge
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -51,7 +53,7 @@ class Ahead:
             for ordinal in range(calls):
                 yield self._augment(ordinal // each).request(_unanswered(row), ordinal, 0)
 
-    def texts(self, replies: Iterator[Mapping[str, Any]]) -> list[str]:
+    def texts(self, replies: Iterable[Mapping[str, Any]]) -> list[str]:
         """Texts that the stateless gates let pass, each once, in an order drawn from the texts."""
         by_id = {row.id: row for row in self.splits.seed}
         found = set()
@@ -62,6 +64,22 @@ class Ahead:
                 if isinstance(item, Draft) and gate(item, parent, self.task, self.config.augmentation) is None:
                     found.add(item.input)
         return sorted(found, key=lambda text: hashlib.sha256(text.encode()).digest())
+
+    def judge(self, texts: Iterable[str]) -> Iterator[Request]:
+        """All votes on these texts."""
+        judge = self._judge()
+        for text in texts:
+            yield from (judge.request(text, number) for number in range(self.config.gates.relabel.votes))
+
+    def check(self) -> Iterator[Request]:
+        """The teacher's exam on the dev rows."""
+        role = blind_exam(self.config, self.task, self.splits.seed)
+        yield from (role.request(row.id, row.input) for row in self.splits.dev)
+
+    def _judge(self) -> Judge:
+        config = self.config
+        shown = shown_blind(self.task, self.splits.seed, config.gates.relabel.examples)
+        return Judge(self.task, shown, settings=config.gates.relabel, asked=config.voter, run_seed=config.run.seed)
 
     def _augment(self, iteration: int) -> Augment:
         config = self.config
@@ -87,8 +105,17 @@ def main() -> None:
     parser.add_argument("--replies", type=Path, help="judge: the answered lines of `teacher`")
     given = parser.parse_args()
     ahead = Ahead(load_config(given.config), given.config.parent)
-    for request in ahead.teacher(given.calls):
-        print(json.dumps({**asdict(request)}, ensure_ascii=False))
+    match given.what:
+        case "teacher":
+            requests = ahead.teacher(given.calls)
+        case "judge":
+            if given.replies is None:
+                parser.error("judge needs --replies: the texts to vote on stand in the teacher's replies")
+            requests = ahead.judge(ahead.texts(map(json.loads, given.replies.open(encoding="utf-8"))))
+        case _:
+            requests = ahead.check()
+    for request in requests:
+        print(json.dumps(asdict(request), ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -76,10 +76,7 @@ def explained(failure: Failure, config: TeacherConfig, where: str, prompt: Promp
     return f"teacher.base_url {where}: refused a first request: {failure.message}; {remedy or _what_was_sent(config, prompt)}"
 
 
-_NO_COMPLETIONS = (
-    "; a service without that path serves teacher.style=chat only, and evaluation.teacher_on_test, which continues worked "
-    "examples, cannot be asked of it"
-)
+_NO_COMPLETIONS = "; a service without that path serves teacher.style=chat only"
 
 
 def _what_was_sent(config: TeacherConfig, prompt: Prompt) -> str:

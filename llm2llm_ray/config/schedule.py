@@ -8,8 +8,6 @@ from typing import Literal
 
 from llm2llm_ray.config import AugmentationConfig, ClusterConfig, Config
 
-TEACHER_SHOTS = 8
-"""Worked examples before each test question when the teacher itself is examined."""
 LOGICAL_CPUS = 4
 """At least, of a Ray that we start on a laptop: engines, data actors and training workers ask for tenths."""
 MIN_UPDATES, SEED_EPOCHS, MIN_EPOCHS = 60, 15, 2

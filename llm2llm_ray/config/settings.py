@@ -67,5 +67,15 @@ class Config(Section):
         return self.judge or self.teacher
 
     @property
+    def checks_teacher(self) -> bool:
+        """Whether the teacher answers the dev rows before it is asked for rows, where there are any."""
+        return self.evaluation.check_teacher or self.augmentation.require_better_teacher
+
+    @property
+    def examines_teacher(self) -> bool:
+        """Whether the teacher answers rows itself, be they dev or test rows."""
+        return self.checks_teacher or (self.evaluation.test and self.evaluation.teacher_on_test)
+
+    @property
     def run_path(self) -> str:
         return f"{self.run.folder.rstrip('/')}/{self.run.name}"

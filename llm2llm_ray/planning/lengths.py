@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config.schedule import TEACHER_SHOTS, asking
+from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
+from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
 from llm2llm_ray.rounds.first_requests import imagined_mistake
-from llm2llm_ray.rounds.judging import shown_blind
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Prompt
 
@@ -40,7 +40,7 @@ class Lengths:
     """A teacher prompt."""
     written: float
     """A teacher reply: `per_call` inputs and outputs as long as the seeds', at most teacher.max_tokens."""
-    shots: float
+    exam_prompt: float
     """A prompt of the teacher's exam."""
     vote_prompt: float
     """A vote on a row as long as a seed; 0 where nobody votes."""
@@ -61,6 +61,7 @@ def lengths(config: Config, checked: Checked) -> Lengths:
     sample = splits.seed[:: max(1, len(splits.seed) // _SAMPLED)]
     votes = list(_vote_tokens(config, checked, sample))
     most = config.gates.relabel.max_tokens or config.voter.max_tokens
+    exam = blind_exam(config, task, splits.seed)
     return Lengths(
         vote_prompt=_mean(votes),
         vote_text=_mean(tokens_of(row.input) for row in sample),
@@ -71,7 +72,7 @@ def lengths(config: Config, checked: Checked) -> Lengths:
         answer=answer,
         asked=_mean(_asked_tokens(config, checked, sample)),
         written=min(wanted, config.teacher.max_tokens),
-        shots=_mean(_prompt_tokens(task.shots_prompt(row.input, splits.seed[:TEACHER_SHOTS])) for row in splits.test[:_SAMPLED]),
+        exam_prompt=_mean(_prompt_tokens(exam.request(row.id, row.input).prompt) for row in splits.test[:_SAMPLED]),
     )
 
 

@@ -199,9 +199,9 @@ class _Workload:
                 yield self._answers("test", "exam (baseline)", rows, measured.test_prompt, measured.answer)
         if evaluation.teacher_on_test:
             yield Amount(
-                group="test", name="exam (teacher)", rows=rows, calls=rows, teacher_prompt_tokens=rows * measured.shots,
+                group="test", name="exam (teacher)", rows=rows, calls=rows, teacher_prompt_tokens=rows * measured.exam_prompt,
                 teacher_tokens=rows * measured.answer,
-                cached_tokens=max(0.0, rows - 1) * (measured.shots - measured.test_prompt),
+                cached_tokens=max(0.0, rows - 1) * max(0.0, measured.exam_prompt - measured.test_prompt),
             )  # fmt: skip
 
 

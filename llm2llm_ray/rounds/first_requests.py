@@ -13,8 +13,8 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.augmenting import Augment, Peers
-from llm2llm_ray.rounds.judging import Judge, shown_blind
-from llm2llm_ray.rounds.solving import Solve, exam_shots
+from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
+from llm2llm_ray.rounds.judging import Judge
 from llm2llm_ray.tasks.splits import Splits
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Graded
@@ -30,13 +30,10 @@ def first_requests(config: Config, task: Task, splits: Splits) -> list[list[Requ
     asked = [[role.request(imagined_mistake(task, row, splits.seed), 0, 0) for row in _longest(sources)]]
     if config.gates.relabel.votes and not config.judge:
         asked.append(first_votes(config, task, splits))
-    if not (config.evaluation.test and config.evaluation.teacher_on_test):
+    if not config.examines_teacher:
         return asked
-    exam = Solve(
-        task, max_tokens=config.evaluation.max_tokens, shots=exam_shots(splits.seed),
-        merge_system=config.teacher.system_message == "merge",
-    )  # fmt: skip
-    # Of the seeds: the test rows are read at the end only.
+    exam = blind_exam(config, task, splits.seed)
+    # Of the seeds: dev and test rows are for the exams themselves.
     return [*asked, [exam.request(row.id, row.input) for row in _longest(splits.seed)]]
 
 

@@ -10,10 +10,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from heapq import nsmallest
 from typing import Any, Literal
 
 from llm2llm_ray.asking.no_answer import NO_BUDGET, PASSING, WANTED, detail_of, reason_of
@@ -21,6 +20,7 @@ from llm2llm_ray.asking.request import AskModel, Request, merged_system, samplin
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.config import RelabelConfig, TeacherConfig
 from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.rounds.blind_exam import heard
 from llm2llm_ray.rounds.rows import candidates_of
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example, Rejected, Reply
@@ -152,11 +152,7 @@ class Judge:
             return Vote(error=f"{NO_BUDGET}: {stop}")
         if reply.error:
             return Vote(error=reply.error, reply=reply)
-        # The last line of a reply that was cut may be half of another answer.
-        text = reply.text.rpartition("\n")[0] if reply.finish_reason == "length" else reply.text
-        task, said = self._task, self._task.judge_answer(text)
-        own = task.answer(task.completion(candidate.output))
-        agrees = said is not None and (said == own or task.is_correct(candidate.output, said))
+        said, agrees = heard(self._task, candidate.output, reply)
         return Vote(said=said, agrees=agrees, reply=reply)
 
     def request(self, text: str, number: int) -> Request:
@@ -187,15 +183,6 @@ class Judge:
         reason = "relabelled" if plain else "disagreed"
         detail = verdict.told().encode("utf-8", "backslashreplace").decode()
         return Rejected(reason=reason, detail=detail, text=text)
-
-
-def shown_blind(task: Task, seeds: Iterable[Example], each: int) -> list[Example]:
-    """`each` rows of every group, drawn by a hash of their ids: the same in every vote of a run."""
-    groups: dict[str, list[Example]] = {}
-    for row in seeds:
-        groups.setdefault(task.group(row), []).append(row)
-    drawn = [nsmallest(each, groups[name], key=lambda row: sha256(row.id.encode()).digest()) for name in sorted(groups)]
-    return [row for rows in drawn for row in rows]
 
 
 def _told(candidate: Candidate, verdict: Verdict) -> dict[str, Any]:

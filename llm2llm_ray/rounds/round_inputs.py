@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from llm2llm_ray.asking.answerer import SAMPLING, Answerer, request_settings
+from llm2llm_ray.asking.answerer import Answerer, request_settings
 from llm2llm_ray.config import AugmentationConfig, BudgetConfig, CapsConfig, Config
 from llm2llm_ray.fingerprint import fingerprint
+from llm2llm_ray.rounds.blind_exam import exam_tokens
 from llm2llm_ray.rounds.targeting import needs_all_rows
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import Example
@@ -83,16 +84,21 @@ def _targets(settings: AugmentationConfig) -> dict[str, Any]:
 
 
 def solved_by_teacher(
-    config: Config, task: Task, answerer: Answerer, *, rows: str, shots: Sequence[Example], replies: str = ""
+    config: Config, task: Task, answerer: Answerer, *, rows: str, examples: Sequence[Example], replies: str = ""
 ) -> dict[str, Any]:
-    """The teacher's own exam."""
+    """The teacher's own exam. `examples`: what it is shown."""
     return {
         **_given(replies),
         "rows": rows,
-        "shots": fingerprint([_shown(shot) for shot in shots]),
-        "request": {name: value for name, value in request_settings(config.teacher).items() if name not in SAMPLING},
+        "shown_blind": fingerprint([_shown(row) for row in examples]),
+        "request": {
+            name: value for name, value in request_settings(config.teacher).items() if name not in ("temperature", "top_p")
+        }
+        | {"max_tokens": exam_tokens(config)},
         "budget": _limits(config.teacher.budget),
-        **_exam(config, task, answerer, held=teacher_held(config)),
+        **({"structured": True} if teacher_held(config) else {}),
+        "answerer": answerer.described(),
+        "task": dict(identity(task)),
     }
 
 
@@ -101,9 +107,9 @@ def teacher_held(config: Config) -> bool:
     return config.evaluation.structured and config.teacher.kind == "serve"
 
 
-def _shown(shot: Example) -> dict[str, Any]:
+def _shown(row: Example) -> dict[str, Any]:
     """Without its weight, which is for training."""
-    return {name: value for name, value in asdict(shot).items() if name != "weight"}
+    return {name: value for name, value in asdict(row).items() if name != "weight"}
 
 
 def judged(config: Config, answerer: Answerer, examples: Sequence[Example]) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from heapq import nsmallest
+from collections.abc import Mapping
 from typing import Any
 
 from llm2llm_ray.asking.no_answer import NO_BUDGET, detail_of, reason_of
-from llm2llm_ray.asking.request import AskModel, Request, merged_system
-from llm2llm_ray.config.schedule import TEACHER_SHOTS
+from llm2llm_ray.asking.request import AskModel, Request
 from llm2llm_ray.errors import BudgetExhausted
 from llm2llm_ray.tasks.task import Task
-from llm2llm_ray.types import Example, Prompt, Reply
+from llm2llm_ray.types import Prompt, Reply
 
 SOLVED: Mapping[str, type] = {
     "completion": str,
@@ -34,22 +32,10 @@ words of whoever refused it. `weakness` (higher is weaker; weakness.py) is null 
 
 
 class Solve:
-    """`shots` turns the same role into the teacher's own exam: worked examples stand before the question."""
-
-    def __init__(
-        self,
-        task: Task,
-        *,
-        max_tokens: int,
-        shots: Sequence[Example] = (),
-        merge_system: bool = False,
-        structured: bool = False,
-    ) -> None:
-        """`merge_system`: the model asked knows no system role. `structured`: its answer must be one of the task's choices."""
+    def __init__(self, task: Task, *, max_tokens: int, structured: bool = False) -> None:
+        """`structured`: the answer must be one of the task's choices."""
         self._task, self._structured = task, structured
-        self._merge_system = merge_system
         self._sampling = {"temperature": 0.0, "max_tokens": max_tokens}
-        self._shots = shots
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
         started = time.time()
@@ -81,13 +67,8 @@ class Solve:
 
     def request(self, row_id: str, text: str) -> Request:
         """What is asked for one row."""
-        task, shots = self._task, self._shots
-        prompt = task.shots_prompt(text, shots) if shots else Prompt(text=task.student_prompt(text))
-        choices = task.choices(text) if self._structured else None
-        sampling = self._sampling if choices is None else {**self._sampling, "choice": list(choices)}
-        return Request(row_id=row_id, prompt=merged_system(prompt) if self._merge_system else prompt, sampling=sampling)
+        return Request(row_id=row_id, prompt=Prompt(text=self._task.student_prompt(text)), sampling=self._sampling_of(text))
 
-
-def exam_shots(seeds: Iterable[Example]) -> list[Example]:
-    """The worked examples of the teacher's own exam, whatever order the seeds come in."""
-    return nsmallest(TEACHER_SHOTS, seeds, key=lambda e: e.id)
+    def _sampling_of(self, text: str) -> Mapping[str, Any]:
+        choices = self._task.choices(text) if self._structured else None
+        return self._sampling if choices is None else {**self._sampling, "choice": list(choices)}

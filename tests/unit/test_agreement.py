@@ -15,7 +15,8 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.asking.scripted import ScriptedTeacher
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, RelabelConfig, TeacherConfig
-from llm2llm_ray.rounds.judging import Judge, shown_blind
+from llm2llm_ray.rounds.blind_exam import shown_blind
+from llm2llm_ray.rounds.judging import Judge
 from llm2llm_ray.rounds.rows import candidates_of
 from llm2llm_ray.tasks.arithmetic import without_marks
 from llm2llm_ray.tasks.gsm8k import Gsm8k

@@ -16,7 +16,8 @@ from llm2llm_ray.asking.request import Request
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.config import RelabelConfig, TeacherConfig
 from llm2llm_ray.errors import BudgetExhausted
-from llm2llm_ray.rounds.judging import UNJUDGED, Judge, settled, shown_blind
+from llm2llm_ray.rounds.blind_exam import shown_blind
+from llm2llm_ray.rounds.judging import UNJUDGED, Judge, settled
 from llm2llm_ray.rounds.rows import candidates_of
 from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.tasks.gsm8k import Gsm8k

@@ -457,7 +457,7 @@ def test_a_refusal_that_names_nothing_is_told_with_what_was_sent() -> None:
 def test_an_exam_that_the_service_has_no_path_for_is_found_before_the_run() -> None:
     with serving(failure(404, "Not Found")) as service:
         message = refused_probe(service.url, Prompt(text="Question: a\nType:"))
-    assert "before /completions" in message and "evaluation.teacher_on_test" in message
+    assert "before /completions" in message and "teacher.style=chat only" in message
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])

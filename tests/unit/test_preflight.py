@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_server import Asked, answer, by_prompt_and_seed, failure, serving, strict, when
+from openai_server import by_prompt_and_seed, failure, serving, strict, when
 
 from llm2llm_ray.config import Config
 from llm2llm_ray.errors import UserError
@@ -78,14 +78,10 @@ def test_a_row_that_the_service_finds_too_long_is_found_before_the_run(tmp_path:
 
 
 def test_the_teachers_own_exam_is_tried_too_and_not_on_test_rows(tmp_path: Path) -> None:
-    def chat_only(asked: Asked) -> Any:
-        return failure(404, "Not Found") if asked.path == "/v1/completions" else answer("{}")
-
     with serving(GOOD) as service:
-        checked(tmp_path, service.url, teacher_on_test=True, max_tokens=5)
-    chat, exam = service.requests
-    assert (chat.path, exam.path) == ("/v1/chat/completions", "/v1/completions")
-    assert (exam.body["temperature"], exam.body["max_tokens"], exam.body["stop"]) == (0.0, 5, ["\n\n"])
+        checked(tmp_path, service.url, teacher_on_test=True, teacher={"max_tokens": 5})
+    writes, exam = service.requests
+    assert (writes.path, exam.path) == ("/v1/chat/completions", "/v1/chat/completions")
+    assert (exam.body["temperature"], exam.body["max_tokens"]) == (0.0, 5)
+    assert "Reply with the label alone" in exam.text
     assert not any("Where do I log in?" in asked.text for asked in service.requests), "the test set is read at the end only"
-    with serving(chat_only) as service, pytest.raises(UserError, match=r"evaluation\.teacher_on_test, which continues"):
-        checked(tmp_path, service.url, teacher_on_test=True)

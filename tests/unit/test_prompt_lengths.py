@@ -261,14 +261,17 @@ def test_a_later_call_and_the_longest_class_that_a_row_may_be_taken_for_count(to
 
 
 def test_the_teachers_own_exam_is_measured(tokenizer: Any) -> None:
-    settings = config(evaluation={"teacher_on_test": True, "max_tokens": 4}, augmentation={"examples_in_prompt": 0})
+    settings = config(
+        evaluation={"teacher_on_test": True}, gates={"relabel": {"examples": 8, "max_tokens": 4}},
+        augmentation={"examples_in_prompt": 0},
+    )  # fmt: skip
     seeds = [row(f"s-{n}", 8) for n in range(9)]  # eight are shown: (1 + 8 + 1 + 1) words each
     rows = checked(seeds, test=[row("t-1", 6), row("t-2", 7)])
     message = told(settings, rows, tokenizer)  # 88 + 2 + 6 + 4 = 100
     assert (
-        "test, asked of the teacher" in message
+        "dev and test, asked of the teacher" in message
         and "1 of 2 rows" in message
-        and "t-2: with 8 worked examples 97 tokens" in message
+        and "t-2: an exam's prompt has 97 tokens" in message
     )
 
 

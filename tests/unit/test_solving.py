@@ -17,7 +17,7 @@ from llm2llm_ray.rounds.solving import SOLVED, Solve
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.classification import Classification
-from llm2llm_ray.types import Example, Reply
+from llm2llm_ray.types import Reply
 
 TASK = Classification(labels=["billing", "account"])
 ROW = {"id": "s-1", "input": "Where do I change my card?", "output": "billing", "origin": "seed", "seed_id": None}
@@ -68,13 +68,6 @@ def test_a_row_that_cannot_be_answered_has_a_reason_and_no_answer() -> None:
     row, _ = solve(Reply(text="", finish_reason="error", error="prompt_too_long: 900 tokens, 256 fit"))
     assert (row["error"], row["correct"], row["answer"], row["truncated"]) == ("prompt_too_long", False, None, False)
     assert row["error_detail"] == "900 tokens, 256 fit"
-
-
-def test_worked_examples_stand_before_the_question() -> None:
-    shot = Example(id="s-9", input="Rename me", output="account")
-    _, request = solve(Reply(text=" billing", finish_reason="stop"), shots=[shot])
-    assert request.prompt.text == f"{TASK.student_prompt('Rename me')} account\n\n{TASK.student_prompt(ROW['input'])}"
-    assert request.prompt.stop
 
 
 def test_what_solving_adds_is_what_a_round_counts_by(tmp_path: Path) -> None:

@@ -306,11 +306,11 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("teacher.replies", "replies.jsonl", {R, C, X}, {}),  # no reply is asked again, but a budget reaches further
     ("teacher.replies", "replies.jsonl", {R, C, X}, SERVICE),
     ("teacher.replies", "replies-2.jsonl", {R, C, X}, {"teacher.replies": "replies.jsonl"}),
-    ("teacher.style", "completion", {R, C, t}, {}),
+    ("teacher.style", "completion", {R, C, X, t}, {}),
     ("teacher.system_message", "merge", TEACHES, {}),
     ("teacher.temperature", 0.5, {R, C, t}, {}),
     ("teacher.top_p", 0.5, {R, C, t}, {}),
-    ("teacher.max_tokens", 64, {R, C, t}, {}),
+    ("teacher.max_tokens", 64, {R, C, X, t}, {}),
     ("teacher.engine.replicas", 2, NOTHING, {}),
     ("teacher.engine.max_replicas", 2, NOTHING, {}),
     ("teacher.engine.max_model_len", 512, TEACHES, {}),
@@ -372,8 +372,8 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("gates.relabel.needed", 2, NOTHING, VOTES),  # what None is of three
     ("gates.relabel.temperature", 0.5, {R, C, v}, VOTES),
     ("gates.relabel.temperature", 0.5, NOTHING, {}),
-    ("gates.relabel.examples", 1, {R, C, v}, VOTES),
-    ("gates.relabel.max_tokens", 9, {R, C, v}, VOTES),
+    ("gates.relabel.examples", 1, {R, C, X, v}, VOTES),
+    ("gates.relabel.max_tokens", 9, {R, C, X, v}, VOTES),
     ("gates.relabel.max_tokens", 512, NOTHING, VOTES),  # the teacher's
     ("gates.relabel.on_doubt", "keep", {R, C}, VOTES),
     ("gates.relabel.weight", 0.25, {R, C}, VOTES | {"gates.relabel.on_doubt": "weight"}),
@@ -395,7 +395,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("evaluation.error_source", "early", {T, R, C, s}, {}),  # its students are trained anew, for the snapshot
     ("evaluation.early_at", 0.5, NOTHING, {}),
     ("evaluation.early_at", 0.5, {T, R, C, s}, {"evaluation.error_source": "early"}),
-    ("evaluation.max_tokens", 9, {R, C, E, X, s}, {}),
+    ("evaluation.max_tokens", 9, {R, C, E, s}, {}),
     ("evaluation.judge_by", "pass_rate", {R, C, s}, {}),  # the first request is a sampled one; exams are greedy
     ("evaluation.judge_by", "gold_loss", {R, C}, {}),  # it is asked beside the greedy one
     ("evaluation.samples", 4, {R, C}, SAMPLED),

@@ -16,9 +16,10 @@ from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig, Teacher
 from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.aiming import aiming
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
-from llm2llm_ray.rounds.judging import JUDGED, Judge, shown_blind
+from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
+from llm2llm_ray.rounds.judging import JUDGED, Judge
 from llm2llm_ray.rounds.round_inputs import judged, solved, solved_by_teacher, taught, teacher_held
-from llm2llm_ray.rounds.solving import SOLVED, Solve, exam_shots
+from llm2llm_ray.rounds.solving import SOLVED
 from llm2llm_ray.rounds.weakness import student_role
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
@@ -114,27 +115,21 @@ class Parts:
         return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
     def teacher_exam(self, rows: DatasetVersion, seeds: Iterable[Example]) -> RayGraded:
-        """The teacher itself on these rows, after worked examples: an upper bound people ask for."""
+        """The teacher itself on these rows, asked as a judge is: an upper bound people ask for, and what its votes are worth."""
         self.ready()
-        config = self.config
-        shots = exam_shots(seeds)
+        config, seeds = self.config, list(seeds)
         solve = RoleSpec(
             name="teacher",
-            role=Solve(
-                self.inputs.task,
-                max_tokens=config.evaluation.max_tokens,
-                shots=shots,
-                merge_system=config.teacher.system_message == "merge",
-                structured=teacher_held(config),
-            ),
+            role=blind_exam(config, self.inputs.task, seeds, structured=teacher_held(config)),
             adds=SOLVED,
             run_root=self.inputs.run_root,
             replies="replies/teacher-exam",
             **self._asked_of_teacher(),
         )
         inputs = solved_by_teacher(
-            config, self.inputs.task, self._teacher_answering(), rows=rows.id, shots=shots, replies=self.inputs.replies_sha
-        )
+            config, self.inputs.task, self._teacher_answering(), rows=rows.id,
+            examples=shown_blind(self.inputs.task, seeds, config.gates.relabel.examples), replies=self.inputs.replies_sha,
+        )  # fmt: skip
         return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
 
     def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:

@@ -45,9 +45,7 @@ class WorthAsking:
     @property
     def _checked(self) -> bool:
         config = self._parts.config
-        return self._parts.inputs.dev is not None and (
-            config.evaluation.check_teacher or config.augmentation.require_better_teacher
-        )
+        return self._parts.inputs.dev is not None and config.checks_teacher
 
     def on_dev(self, student: Student) -> Proportion:
         """The student's accuracy on the dev rows."""

@@ -18,8 +18,8 @@ from llm2llm_ray.config.schedule import asking, num_iterations, rows_per_call
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.rounds.augmenting import Augment, Peers
-from llm2llm_ray.rounds.judging import Judge, shown_blind
-from llm2llm_ray.rounds.solving import Solve, exam_shots
+from llm2llm_ray.rounds.blind_exam import blind_exam, exam_tokens, shown_blind
+from llm2llm_ray.rounds.judging import Judge
 from llm2llm_ray.rounds.targeting import needs_all_rows
 from llm2llm_ray.runtime.models.tokens import ChatRefused, completion_ids, encode, prompt_ids
 from llm2llm_ray.types import Example, Graded, Prompt
@@ -193,19 +193,23 @@ def _grown(config: Config, rows: list[Example]) -> Iterable[Example]:
 
 
 def _teacher_exam(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
-    if not (config.evaluation.test and config.evaluation.teacher_on_test):
+    on_test = config.evaluation.test and config.evaluation.teacher_on_test
+    rows = [*(checked.splits.dev if config.checks_teacher else ()), *(checked.splits.test if on_test else ())]
+    if not rows:
         return
-    most, context, rows = config.evaluation.max_tokens, config.teacher.engine.max_model_len, checked.splits.test
-    shots = exam_shots(checked.splits.seed)
-    exam = Solve(checked.task, max_tokens=most, shots=shots, merge_system=config.teacher.system_message == "merge")
+    most, context = exam_tokens(config), config.teacher.engine.max_model_len
+    exam = blind_exam(config, checked.task, checked.splits.seed)
     misfits = []
     for row in rows:
         prompt = len(_chat_ids(tokenizer, exam.request(row.id, row.input).prompt, _MERGE))
         if answer_room(prompt, max_tokens=most, context=context) is None:
-            misfits.append(Misfit(row.id, prompt + min(LEAST_ANSWER, most), f"with {len(shots)} worked examples {prompt} tokens"))
+            misfits.append(Misfit(row.id, prompt + min(LEAST_ANSWER, most), f"an exam's prompt has {prompt} tokens"))
     yield from _told(
-        f"test, asked of the teacher, teacher.engine.max_model_len={context}", misfits, len(rows),
-        lambda size: f"Set teacher.engine.max_model_len={size}, or evaluation.teacher_on_test=false",
+        f"dev and test, asked of the teacher, teacher.engine.max_model_len={context}", misfits, len(rows),
+        lambda size: (
+            f"Set teacher.engine.max_model_len={size}, show fewer examples (gates.relabel.examples), or examine the teacher on "
+            "nothing (evaluation.check_teacher, evaluation.teacher_on_test)"
+        ),
     )  # fmt: skip
 
 
