@@ -244,22 +244,20 @@ class Parts:
 
     def _asked_of_teacher(self) -> dict[str, Any]:
         """What the teacher's roles have in common: who answers, where, and what was said before."""
-        config, inputs = self.config, self.inputs
-        live = config.teacher.kind != "recorded"
+        teacher, inputs = self.config.teacher, self.inputs
+        said = RecordedSource(
+            path=inputs.replies_path, file=teacher.replies or "", model=teacher.model, weights_sha=inputs.teacher_sha
+        )
         return {
             "route": self._teacher_route(),
             "answerer": self._teacher_answering(),
             "in_flight": self._teacher_in_flight(),
-            "budget": config.teacher.budget,
+            "budget": teacher.budget,
             "budget_replies": self._paid_for(),
             "progress": self.progress,
             "asker": self.teacher_asker,
-            "asked_of": lineage_teacher(config.teacher, "") if live else "",
-            "recorded": RecordedSource(
-                path=inputs.replies_path, file=config.teacher.replies, model=config.teacher.model, weights_sha=inputs.teacher_sha
-            )
-            if config.teacher.replies
-            else None,
+            "asked_of": "" if teacher.kind == "recorded" else lineage_teacher(teacher, ""),
+            "recorded": said if teacher.replies else None,
         }
 
     def _asked_of_judge(self, judge: TeacherConfig) -> dict[str, Any]:
