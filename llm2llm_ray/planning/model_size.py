@@ -9,11 +9,12 @@ from pathlib import Path
 
 from llm2llm_ray.packaged_models import packaged
 
-_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])")
+_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BMbm])(?![A-Za-z0-9])")
 
 
 def parameters(model: str) -> int | None:
-    """None when neither the folder nor the name tells. Example: parameters("Qwen/Qwen3-0.6B") is 600_000_000."""
+    """None when neither the folder nor the name tells. Example: parameters("Qwen/Qwen3-0.6B") is 600_000_000, and
+    parameters("meta-llama/Llama-2-7b-hf") 7_000_000_000."""
     if known := packaged(model):
         return known.parameters
     folder = Path(model)
@@ -24,7 +25,7 @@ def parameters(model: str) -> int | None:
     if not found:
         return None
     number, unit = found[-1]
-    return round(float(number) * (10**9 if unit == "B" else 10**6))
+    return round(float(number) * (10**9 if unit in "Bb" else 10**6))
 
 
 def _in_file(path: Path) -> int:
