@@ -192,3 +192,36 @@ def test_a_judge_apart_keeps_the_rows_whose_label_its_votes_confirm(tmp_path: Pa
     again = len(calls)
     run.finish()
     assert len((run.path / "judge_calls.jsonl").read_text().splitlines()) == again
+
+
+def test_as_many_random_rows_as_are_wrong_are_asked_about_once_all_are_graded(tmp_path: Path, tiny_model: str) -> None:
+    """`augmentation.targets: random`: two streams, one after the other; a run that goes on asks nobody anew."""
+    run = scripted_run(tmp_path, tiny_model, iterations=2, latency_s=0.0)
+    run.config["augmentation"] |= {"targets": "random", "rows_at_most": 1}
+    run.config["evaluation"] |= {"test": False, "judge_by": "pass_rate", "samples": 2}
+    run.finish()
+    (record,) = [stage for stage in stages(run, "round") if stage["iteration"] == 0]
+    rows = [row for file in run.path.glob(f"{record['result']['folder']}/*.parquet") for row in read(file)]
+    assert len({row["id"] for row in rows}) == len(rows) == 12
+    wrong = {row["id"] for row in rows if not row["correct"]}
+    asked = {row["id"] for row in rows if row["asked"]}
+    assert asked == {row["id"] for row in rows if row["target"]} and len(asked) == len(wrong) > 0
+    assert asked != wrong, "the draw of this seed is not the wrong rows"
+    assert {row["weakness"] for row in rows} == {0.0, 1.0}, "recorded answers are the same in every sample"
+    assert min(row["asked_from"] for row in rows if row["asked"]) > max(row["solved_until"] for row in rows)
+    first, _ = run.report()["iterations"]
+    assert (first["round"]["rows_asked"], first["round"]["right_asked"]) == (len(asked), len(asked - wrong))
+    assert first["round"]["accepted"] == 1 and first["round"]["rejected"]["row_cap"] > 0
+    assert {row["seed_id"] for row in rows_of(run, "001") if row["origin"] == "augmented"} <= asked
+
+    calls, done = run.teacher_calls(), run.finished()
+    run.finish()
+    assert (run.teacher_calls(), run.finished()) == (calls, done)
+    file = run.path / f"stages/round-000-{record['key'][:16]}.json"
+    file.unlink()  # as after a kill before the stage was recorded: asked again, and answered by what is stored
+    run.finish()
+    assert run.teacher_calls() == calls
+    (again,) = [stage for stage in stages(run, "round") if stage["iteration"] == 0]
+    assert {k: v for k, v in again["result"].items() if k not in ("folder", "overlap")} == {
+        k: v for k, v in record["result"].items() if k not in ("folder", "overlap")
+    }

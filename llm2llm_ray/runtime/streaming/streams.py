@@ -120,9 +120,7 @@ class RayAugmented:
     judge: RoleSpec | None
     inputs: Mapping[str, Any]
     choose: Callable[[str], frozenset[str]] | None = None
-    """Folder of the graded rows -> ids of those to ask about. None: the wrong ones, each as soon as it is known.
-
-    Not run on Ray with targets so far; tests/unit/test_two_phases.py takes the roles through both folders without it."""
+    """Folder of the graded rows -> ids of those to ask about. None: the wrong ones, each as soon as it is known."""
 
     @property
     def iteration(self) -> int:
