@@ -347,3 +347,6 @@ def test_a_disk_too_small_for_the_student_is_told_before_it_is_trained(ray_clust
     run = Run(tmp_path / "run", str(model))
     with pytest.raises(UserError, match=rf"GiB are free in {tmp_path}/run, .* needs 260770.3 GiB there for the student"):
         run.trainer.train(run.version(rows(0, 8)), None)
+    without = Run(tmp_path / "without", str(model), checkpoint_every_updates=3)  # as many as there are: no checkpoint
+    with pytest.raises(UserError, match=r"needs 37252.9 GiB there for the student"):
+        without.trainer.train(without.version(rows(0, 8)), None)

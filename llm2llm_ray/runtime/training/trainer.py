@@ -16,7 +16,7 @@ from typing import Any
 
 from llm2llm_ray.accuracy import KNOWN
 from llm2llm_ray.config import Config, StudentConfig
-from llm2llm_ray.config.schedule import fixed_updates
+from llm2llm_ray.config.schedule import fixed_updates, total_updates
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Device, free_gib
 from llm2llm_ray.planning.model_size import parameters
@@ -131,7 +131,7 @@ class RayTrainer:
             job = self._job(dataset, start_name, start_sha, name, updates, early_at)
             metrics = exported(self._files, job.export)
             if metrics is None:
-                self._check_space(updates, 1 if early_at is None else 2)
+                self._check_space(dataset.num_rows, updates, 1 if early_at is None else 2)
                 metrics = self._job_done(job, name)
             path = self._files.absolute(job.export)
             sha = model_sha(fetched(path, key))
@@ -181,13 +181,14 @@ class RayTrainer:
             submitted=time.time(),
         )
 
-    def _check_space(self, updates: int | None, exports: int) -> None:
+    def _check_space(self, rows: int, updates: int | None, exports: int) -> None:
         """A training that finds the disk full when it is over is lost. `exports`: of the student, the final one among them."""
         count = parameters(self._base_model)
         if self._files.local_root is None or count is None:
             return
         student = self._config.student
-        each, checkpoints = training_gib(student, self._device, count, updates)
+        most = total_updates(rows, student.global_batch_size, student.epochs, updates)  # too long rows make them fewer
+        each, checkpoints = training_gib(student, self._device, count, most)
         need = exports * each + checkpoints
         if (free := free_gib(self._files.root)) < need:
             raise UserError(
