@@ -21,6 +21,7 @@ from llm2llm_ray.config import Config, TeacherConfig
 from llm2llm_ray.config.schedule import num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests, first_votes
+from llm2llm_ray.rounds.given import check_given
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
 from llm2llm_ray.tasks.task import Task
@@ -44,10 +45,19 @@ class Checked:
 
 def check(config: Config, base_dir: str | Path) -> Checked:
     """Load task and rows, look at everything, ask the teacher service what the run will ask it. Raises UserError."""
-    task, splits = load_splits(
+    return check_loaded(config, *load_rows(config, base_dir))
+
+
+def load_rows(config: Config, base_dir: str | Path) -> tuple[Task, Splits]:
+    """The part of `check` that depends on `task` (and `augmentation.near_test`) alone."""
+    return load_splits(
         config.task, load_task(config.task.name, config.task.options), base_dir=base_dir,
         near=lambda held_out, known: HeldOut(held_out, config.augmentation.near_test, known).find,
     )  # fmt: skip
+
+
+def check_loaded(config: Config, task: Task, splits: Splits) -> Checked:
+    """The rest of `check`."""
     if config.evaluation.error_source == "dev" and not splits.dev:
         raise UserError(
             "evaluation.error_source: dev needs labelled dev rows, but task.data has no dev file; name one in task.dev or use "
@@ -77,6 +87,8 @@ def _teacher(config: Config, task: Task, splits: Splits) -> About | None:
     if teacher.kind == "recorded":
         assert replies is not None
         _check_some_recorded(replies, config, task, splits)
+    elif teacher.kind == "rows":
+        check_given(teacher.model, [row.id for row in splits.error_source(config.evaluation.error_source)])
     else:
         _ask(teacher, lambda: first_requests(config, task, splits))
     return None if replies is None else replies.about

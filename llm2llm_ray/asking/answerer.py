@@ -38,7 +38,7 @@ _ACCESS = {
 class Answerer:
     """Example: Answerer(how="engine", model="0b95…", settings={"max_model_len": 1024, "dtype": "float32", …})"""
 
-    how: Literal["engine", "service", "script", "replies", "recording"]
+    how: Literal["engine", "service", "script", "replies", "rows", "recording"]
     model: str
     """sha of an engine's weights and tokenizer, or of a file's content; a service's name, behind which it may change."""
     settings: Mapping[str, Any]
@@ -76,6 +76,9 @@ def teacher(config: TeacherConfig, sha: str) -> Answerer:
     if config.kind == "scripted":
         assert sha, "a script without the sha of its content"
         return Answerer(how="script", model=sha, settings={})
+    if config.kind == "rows":
+        assert sha, "a file of rows without the sha of its content"
+        return Answerer(how="rows", model=sha, settings={})
     if config.kind == "recorded":
         assert sha, "a file of replies without the sha of its content"
         return Answerer(how="replies", model=sha, settings={})

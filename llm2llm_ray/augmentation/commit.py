@@ -75,8 +75,10 @@ class CommitGates:
     ) -> None:
         """`existing`: rows of D^0..D^i, or their index (row_index.py) with the rows' answers as tags. `answer`: a row's
         output -> its gold answer, `lambda output: task.answer(task.completion(output))`; two rationales for one answer
-        are no contradiction."""
+        are no contradiction. `settings`: of this round (`of_round`)."""
+        assert not isinstance(settings.rows_at_most, tuple), "of which round?"
         self._answer, self._caps, self._at_most = answer, caps, settings.rows_at_most
+        self._copies = settings.copies
         self._rows = self._index(existing, settings.near_duplicate)
         if held_out.threshold != settings.near_test:
             raise ValueError(f"held-out rows for threshold {held_out.threshold}, where {settings.near_test} is asked")
@@ -116,7 +118,7 @@ class CommitGates:
         return Rejected(reason="contaminated", detail=f"by {found[0]} ({found[1]:.2f})", text=candidate.input)
 
     def _copied(self, candidate: Candidate) -> Rejected | None:
-        found = self._rows.match(candidate.input)
+        found = None if self._copies else self._rows.match(candidate.input)
         if found is None:
             return None
         if found.score < 1:

@@ -92,7 +92,7 @@ def _chatter(text: str) -> re.Match[str] | None:
 
 
 def copied_parent(draft: Draft, mistake: Graded, settings: AugmentationConfig) -> Rejected | None:
-    if same_text(draft.input, mistake.example.input):
+    if not settings.copies and same_text(draft.input, mistake.example.input):
         return Rejected(reason="copied_parent", detail=f"of {mistake.example.id}", text=draft.input)
     return None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from llm2llm_ray.config.section import Section
+
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 class AugmentationConfig(Section):
@@ -30,16 +32,20 @@ class AugmentationConfig(Section):
     require_better_teacher: bool = False
     """Stop before the teacher is asked for rows when it is not better than the first student on the rows of
     `evaluation.check_teacher`, which this turns on."""
-    targets: Literal["wrong", "weakest", "random"] = "wrong"
+    targets: Literal["wrong", "weakest", "random", "all"] = "wrong"
     """Which rows the teacher is asked about. wrong: those that the student got wrong (the paper). weakest: `weakest_share` of all
-    rows, by evaluation.judge_by. random: as many as were wrong, drawn from all rows, as a control for what targeting adds."""
+    rows, by evaluation.judge_by. random: as many as were wrong, drawn from all rows, as a control for what targeting adds. all:
+    every row that the student answered, right or wrong."""
     weakest_share: float = Field(default=0.5, gt=0, le=1)
     """Of the answered rows, with targets: weakest."""
     random_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the rows asked about that are drawn from all others, on top of the targets. More than 0, as any targets but wrong,
     makes the teacher wait until the student has answered every row."""
-    rows_at_most: int | None = Field(default=None, ge=0)
-    """New rows that a round may bring, taken seed by seed in turn; what is over is turned away (row_cap). For comparisons."""
+    rows_at_most: NonNegative | tuple[NonNegative, ...] | None = None
+    """New rows that a round may bring, taken seed by seed in turn; what is over is turned away (row_cap). A list: those of each
+    round, and none in further ones. For comparisons."""
+    copies: bool = False
+    """New rows may be copies of others, also of the row that they are for: for comparisons with rows that are meant as copies."""
     max_words: int = Field(default=200, ge=1)
     near_duplicate: float = Field(default=0.9, gt=0, le=1)
     """Similarity from which a new row counts as a copy of a row of any version."""
@@ -47,10 +53,19 @@ class AugmentationConfig(Section):
     """Similarity from which a new row counts as contaminated by a dev or test row (docs/contamination.md): at 0.8 a text of 4 to
     9 words with one word changed, of 10 to 14 with two."""
 
+    def of_round(self, iteration: int) -> AugmentationConfig:
+        """With `rows_at_most` as one number, that of this round."""
+        given = self.rows_at_most
+        if not isinstance(given, tuple):
+            return self
+        return self.model_copy(update={"rows_at_most": given[iteration] if iteration < len(given) else 0})
+
     @model_validator(mode="after")
-    def _not_random_twice(self) -> AugmentationConfig:
-        if self.targets == "random" and self.random_share:
-            raise ValueError("random_share adds random rows to others, and targets: random has no others; set random_share to 0")
+    def _others_to_draw_from(self) -> AugmentationConfig:
+        if self.targets in ("random", "all") and self.random_share:
+            raise ValueError(
+                f"random_share adds random rows to others, and targets: {self.targets} has no others; set random_share to 0"
+            )
         return self
 
 

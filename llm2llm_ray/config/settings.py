@@ -54,7 +54,22 @@ class Config(Section):
                 "judge: recorded replies are not built for a judge; use kind serve, openai or scripted, or leave judge out, as a "
                 "teacher's recorded replies may have its votes"
             )
+        self._rows_are_no_model()
         return self
+
+    def _rows_are_no_model(self) -> None:
+        if self.judge and self.judge.kind == "rows":
+            raise ValueError("judge.kind: rows is a file of rows, which cannot vote; use serve, openai or scripted")
+        if self.teacher.kind != "rows":
+            return
+        asked = {
+            "evaluation.teacher_on_test": self.evaluation.teacher_on_test,
+            "evaluation.check_teacher": self.evaluation.check_teacher,
+            "augmentation.require_better_teacher": self.augmentation.require_better_teacher,
+            "gates.relabel.votes": self.gates.relabel.votes and not self.judge,
+        }
+        if wanted := [field for field, is_on in asked.items() if is_on]:
+            raise ValueError(f"teacher.kind: rows is a file of rows, which answers nothing; turn off {', '.join(wanted)}")
 
     @property
     def judge_apart(self) -> TeacherConfig | None:

@@ -66,12 +66,14 @@ class RequestConfig(Section):
 
 
 class TeacherConfig(Section):
-    """Who writes new examples: a vLLM deployment of ours, an OpenAI-compatible service, recorded replies, or a script."""
+    """Who writes new examples: a vLLM deployment of ours, an OpenAI-compatible service, recorded replies, a script, or a file of
+    rows."""
 
-    kind: Literal["serve", "openai", "recorded", "scripted"] = "serve"
+    kind: Literal["serve", "openai", "recorded", "scripted", "rows"] = "serve"
     model: str
     """serve: like student.model. openai: the service's name for it. recorded: a JSONL file of replies to these very prompts
-    (docs/recorded-replies.md). scripted: a JSONL file of replies to whatever is asked."""
+    (docs/recorded-replies.md). scripted: a JSONL file of replies to whatever is asked. rows: a JSONL file of new
+    rows for each labelled one, {seed: its id, input, output}; nobody is asked (for comparisons)."""
     replies: str | None = None
     """serve, openai: a file as for `recorded`. The teacher is asked only for what it has not said there already, sampled in the
     same way; what comes from the file costs no budget."""

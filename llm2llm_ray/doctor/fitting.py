@@ -99,8 +99,9 @@ def _service(role: str, asked: TeacherConfig) -> Iterator[Finding]:
             yield mend(role, str(error), f"{role}.{field}: name another file")
         else:
             yield ok(role, f"{about}: {about.replies} in all")
-    if asked.kind == "scripted" and not Path(asked.model).is_file():
-        yield mend(role, f"there is no script {asked.model}", f"{role}.model: name a JSONL file of replies")
+    if asked.kind in ("scripted", "rows") and not Path(asked.model).is_file():
+        what, of = ("script", "replies") if asked.kind == "scripted" else ("file", "rows")
+        yield mend(role, f"there is no {what} {asked.model}", f"{role}.model: name a JSONL file of {of}")
 
 
 def _places(config: Config, machine: Machine, device: str | None) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def teacher_name(teacher: Mapping[str, Any], recorded: Mapping[str, Any] | None 
     """
     kind = {
         "serve": "served by the run", "openai": "an OpenAI-compatible service", "scripted": "a script of replies",
-        "recorded": "recorded replies",
+        "recorded": "recorded replies", "rows": "a file of rows",
     }  # fmt: skip
     if teacher["kind"] == "recorded":
         said = (recorded or {}).get("model") or "an unnamed model"

@@ -115,7 +115,8 @@ class _Workload:
                 break
             spent = round_.calls < weak * calls * self.shares.attempts
             grown = round_.calls / self.shares.attempts * wanted.per_wrong / calls * self.shares.accepted
-            grown = grown if settings.rows_at_most is None else min(grown, settings.rows_at_most)
+            at_most = settings.of_round(i).rows_at_most
+            grown = min(grown, at_most) if isinstance(at_most, int) else grown
             rows += grown
             yield Amount(group=f"iteration {i}", name="commit", rows=grown)
         if self.config.evaluation.test and self.checked.splits.test:
@@ -124,7 +125,7 @@ class _Workload:
     def _asked_about(self, evaluated: float) -> float:
         """Rows, as rounds/targeting.py chooses them."""
         settings = self.config.augmentation
-        aimed = settings.weakest_share if settings.targets == "weakest" else self.shares.wrong
+        aimed = {"weakest": settings.weakest_share, "all": 1.0}.get(settings.targets, self.shares.wrong)
         return evaluated * min(1.0, aimed / (1 - settings.random_share))
 
     def _train(self, group: str, name: str, rows: float, updates: int | None = None) -> Amount:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from functools import cache
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm2llm_ray.augmentation.reasons import meanings
@@ -23,6 +20,7 @@ from llm2llm_ray.report.confusion import confusion
 from llm2llm_ray.report.flow import flows
 from llm2llm_ray.report.gates import gates
 from llm2llm_ray.report.lanes import lanes
+from llm2llm_ray.report.markup import environment, static
 from llm2llm_ray.report.outcomes import explorer, rejections
 from llm2llm_ray.timing.timeline import timeline
 
@@ -48,8 +46,8 @@ def render(run: RunRecord) -> str:
     mistakes = list(run.mistakes())
     rejected = rejections(mistakes, meanings(run.config))
     grown = run.iterations[-1]["grown"] if run.iterations else None
-    script = _static("explorer.js")
-    page = _environment().get_template("page.html.j2").render(
+    script = static("explorer.js")
+    page = environment().get_template("page.html.j2").render(
         run=_about(run),
         state=_STATES.get(run.state, "").format(when=wording.moment(now)),
         answer=answer(run),
@@ -66,7 +64,7 @@ def render(run: RunRecord) -> str:
         confusion=confusion(run),
         explorer=explorer(run, mistakes),
         sizes={"chart": (turns.WIDTH, turns.HEIGHT), "flow": (flow.WIDTH, flow.HEIGHT)},
-        style=Markup(_static("style.css")),
+        style=Markup(static("style.css")),
         script=Markup(script),
         script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
@@ -108,23 +106,3 @@ def _about(run: RunRecord) -> dict[str, Any]:
         "started": wording.moment(started[0]) if started else wording.ABSENT,
         "ended": wording.moment(ended) if ended and run.state == "finished" else "",
     }
-
-
-@cache
-def _static(name: str) -> str:
-    return resources("llm2llm_ray.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("llm2llm_ray.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    # ASCII only, so that no character of a text means anything to an HTML or JavaScript parser; `tojson` escapes < > & '.
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {
-        "duration": wording.duration, "count": wording.count, "percent": wording.percent, "points": wording.points,
-        "clipped": wording.clipped,
-    }  # fmt: skip
-    return environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.config import Config
 from llm2llm_ray.rounds.enough_answered import check_answered
 from llm2llm_ray.rounds.rows import round_rows, tally
@@ -33,6 +34,6 @@ def aiming(files: Files, task: Task, config: Config) -> Callable[[int, str], fro
 def answered(files: Files, folder: str, task: Task) -> Iterator[Seen]:
     """The rows that have an answer."""
     for row in round_rows(files, folder, ("id", "input", "output", "correct", "error", "weakness")):
-        if not row["error"]:
+        if (found := grade(row)) != "unanswered":
             group = task.group(Example(id=row["id"], input=row["input"], output=row["output"]))
-            yield Seen(id=row["id"], group=group, wrong=not row["correct"], weakness=row["weakness"])
+            yield Seen(id=row["id"], group=group, wrong=found == "wrong", weakness=row["weakness"])

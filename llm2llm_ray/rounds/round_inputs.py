@@ -63,6 +63,7 @@ def taught(config: Config, settings: AugmentationConfig, answerer: Answerer, *, 
     `replies`: sha of `teacher.replies`. It changes no reply, and so no reply's key, but how far a budget reaches.
     """
     unused = set() if settings.show_wrong_answer else {"examples_of_confused"}
+    unused |= set() if settings.copies else {"copies"}
     return {
         **_given(replies),
         "teacher": answerer.described(),

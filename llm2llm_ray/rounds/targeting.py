@@ -4,6 +4,7 @@ on draws the same.
 - `wrong`: every wrong row (the paper).
 - `weakest`: `weakest_share` of the answered rows, the weakest first (weakness.py), and of equals by lot. Each class gets as much
   of it as it has of the wrong rows, and at least one row where it has a wrong one. Without a wrong row there are no quotas.
+- `all`: every answered row.
 - `random`: as many rows as are wrong, drawn from all answered rows: what aiming at the wrong ones is compared with.
 
 With `random_share` p so many of the other answered rows are drawn on top that they are p of all that are asked about. Everything
@@ -43,6 +44,8 @@ def targets(rows: Iterable[Seen], settings: AugmentationConfig, *, run_seed: int
     wrong = [row for row in lots if row.wrong]
     if settings.targets == "wrong":
         chosen = wrong
+    elif settings.targets == "all":
+        chosen = lots
     elif settings.targets == "random":
         chosen = lots[: len(wrong)]
     else:
@@ -74,7 +77,8 @@ def quotas(wrong: Mapping[str, int], rows: Mapping[str, int], count: int) -> dic
     """
     groups = sorted(group for group, number in wrong.items() if number)
     whole = sum(wrong.values())
-    ideal = {group: count * wrong[group] / whole for group in groups}
+    parts = {group: count * wrong[group] for group in groups}
+    ideal = {group: parts[group] / whole for group in groups}
     found = {group: min(rows[group], max(1, math.floor(ideal[group]))) for group in groups}
     while sum(found.values()) < count:
         open_ones = [group for group in groups if found[group] < rows[group]]

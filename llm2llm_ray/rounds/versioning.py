@@ -51,13 +51,14 @@ class RecordedVersions:
         on_stage: Callable[[str, int], None] = lambda stage, iteration: None,
         max_unanswered: MaxUnanswered = MaxUnanswered(),  # noqa: B008  # frozen
         caps: CapsConfig = CapsConfig(),  # noqa: B008
+        stages: StageRecords | None = None,
     ) -> None:
         self._files, self._task, self._settings = files, task, settings
         self._seed_rows, self._held_out, self._on_stage = seed_rows, held_out, on_stage
         self._max_unanswered, self._caps = max_unanswered, caps
         self._held_out_ids = held_out_ids  # of the dev and test versions: other rows to keep out make another commit
         self._store = VersionStore(files)
-        self._stages = StageRecords(files)
+        self._stages = stages or StageRecords(files)
         self._events = Events(files)
 
     def seed(self) -> DatasetVersion:
@@ -102,7 +103,8 @@ class RecordedVersions:
         return record
 
     def _commit_inputs(self, dataset: DatasetVersion, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        inputs = committed(self._settings, self._caps, round_key=record["key"], dataset=dataset.id, held_out=self._held_out_ids)
+        settings = self._settings.of_round(dataset.iteration)
+        inputs = committed(settings, self._caps, round_key=record["key"], dataset=dataset.id, held_out=self._held_out_ids)
         return stage_key("commit", COMMIT_VERSION, inputs), inputs
 
     def _commit(self, dataset: DatasetVersion, record: Mapping[str, Any], key: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class RecordedVersions:
         gates = CommitGates(
             open_index(self._index(), self._parts(dataset), self._settings.near_duplicate, self._answer, self._about()),
             HeldOut(self._held_out(), self._settings.near_test, self._seed_rows()),
-            self._settings,
+            self._settings.of_round(iteration),
             self._answer,
             Caps(self._caps, self._task.group, self._store.rows(dataset)),
         )

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from llm2llm_ray.accuracy import grade
 from llm2llm_ray.asking.request import AskModel, Request, sampling_seed
 from llm2llm_ray.asking.scores import score_request, scores_of
 from llm2llm_ray.config import Config
@@ -42,8 +43,9 @@ class PassRate:
         unanswered = next((one for one in found if one["error"]), None)
         if unanswered is not None:
             return unanswered | tokens
-        rate = fmean(one["correct"] for one in found)
-        alike = [one for one in found if one["correct"] == (rate >= self._weak_below)]
+        right = [grade(one) == "right" for one in found]
+        rate = fmean(right)
+        alike = [one for one, is_right in zip(found, right, strict=True) if is_right == (rate >= self._weak_below)]
         (said, _), *_ = Counter(one["completion"] for one in alike).most_common()
         shown = next(one for one in alike if one["completion"] == said)
         return shown | tokens | {"weakness": 1 - rate}

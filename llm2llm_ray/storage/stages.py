@@ -52,8 +52,10 @@ class StageRecords:
         started: float,
         ended: float,
         iteration: int | None = None,
+        taken_from: str | None = None,
     ) -> dict[str, Any]:
-        """Say that the stage is done (times are Unix seconds); returns the record that stands, the first one."""
+        """Say that the stage is done (times are Unix seconds); returns the record that stands, the first one. `taken_from`: the
+        run that did it."""
         standing = self.find(name, key)
         if standing is not None:
             return standing
@@ -65,6 +67,7 @@ class StageRecords:
             "result": dict(result),
             "started": started,
             "ended": ended,
+            **({} if taken_from is None else {"taken_from": taken_from}),
         }
         path = self.path_of(record)
         # NaN is let through (as Python writes it): a metric must not cost a finished stage its record.

@@ -170,6 +170,12 @@ def _by_text(items: Iterable[Placed]) -> dict[str, list[Placed]]:
     return groups
 
 
+def one_answer(items: Iterable[Placed], task: Task, sample_seed: int) -> list[Placed]:
+    """Rows whose text has one answer only, shuffled; repeats stay."""
+    groups = _by_text(items)
+    return shuffled((item for rows in groups.values() if _contradiction(rows, task) is None for item in rows), sample_seed)
+
+
 def shuffled(items: Iterable[Placed], sample_seed: int) -> list[Placed]:
     """By hash of content: the same whatever the order of the file."""
 

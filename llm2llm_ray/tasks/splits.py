@@ -10,7 +10,7 @@ from llm2llm_ray.config import TaskConfig
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.tasks.classification import Classification, label_of
 from llm2llm_ray.tasks.rows import Row, read_rows
-from llm2llm_ray.tasks.seed_rows import HeldOutRows, NearCopies, Placed, drawn, grouped, shuffled, whole
+from llm2llm_ray.tasks.seed_rows import HeldOutRows, NearCopies, Placed, drawn, grouped, one_answer, shuffled, whole
 from llm2llm_ray.tasks.sources import Source, find_sources
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Example
@@ -80,6 +80,16 @@ def load_splits(
         counts[name] = len(used)
         counts.update({f"{name}_{what}": number for what, number in task.counts(used).items()})
     return task, splits
+
+
+def unused_rows(task_config: TaskConfig, task: Task, splits: Splits, *, base_dir: str | Path) -> list[Example]:
+    """Rows of the seed file that stand in none of the splits, in the order of the draw; without repeats, without texts that have
+    two answers, and without copies of used rows (near copies of dev and test rows are a gate's to find)."""
+    source = find_sources(task_config, base_dir)["seed"]
+    placed = _examples(task, _read(source, task_config, task), role="seed", taken=set())
+    used = {Placed(row, "").key for row in (*splits.seed, *splits.dev, *splits.test)}
+    free = {item.key: item.example for item in one_answer(placed, task, task_config.sample_seed) if item.key not in used}
+    return list(free.values())
 
 
 def _read(source: Source, config: TaskConfig, task: Task) -> list[tuple[str, Row]]:

@@ -22,8 +22,8 @@ OURS = PACKAGE.name
 HEAVY = frozenset({"ray", "torch", "deepspeed", "vllm", "transformers", "peft", "datasets"})
 # Rooms and modules from the top down. One may import what stands below it, never a sibling, never what is above.
 ORDER = (
-    ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor", "starting"), ("planning",), ("timing",), ("history",),
-    ("preflight",),
+    ("__main__",), ("cli",), ("runtime",), ("report", "export", "doctor", "starting"), ("study",), ("planning",), ("timing",),
+    ("history",), ("preflight",),
     ("rounds",), ("augmentation",), ("tasks", "storage", "asking"), ("config",), ("algorithm",), ("protocols",),
     ("types",), (
         "errors", "fingerprint", "accuracy", "machine", "model_cache", "packaged_models", "programs", "reasoning",

@@ -206,3 +206,11 @@ def test_rows_over_the_bound_are_turned_away_seed_by_seed_in_turn() -> None:
         assert refused == {drafts[2].input: "duplicate", drafts[3].input: "row_cap"}
     assert _verdicts(_gates(rows_at_most=0), drafts[0]) == [("row_cap", "")]
     assert len([v for v in _verdicts(_gates(), *drafts) if v[0] == ""]) == 4, "without a bound"
+
+
+def test_a_bound_may_be_told_round_by_round() -> None:
+    settings = AugmentationConfig(rows_at_most=(7, 2))
+    assert [settings.of_round(n).rows_at_most for n in range(3)] == [7, 2, 0]
+    assert (
+        AugmentationConfig(rows_at_most=5).of_round(3).rows_at_most == 5 and AugmentationConfig().of_round(0).rows_at_most is None
+    )

@@ -185,7 +185,8 @@ class Noted:
         held_out = [version.id for version in (self.inputs.dev, self.inputs.test) if version]
         round_key = self.keys["round", dataset.iteration]
         self._note("commit", dataset.iteration, committed(
-            self.parts.settings(), self.inputs.config.gates.caps, round_key=round_key, dataset=dataset.id, held_out=held_out
+            self.parts.settings().of_round(dataset.iteration), self.inputs.config.gates.caps, round_key=round_key,
+            dataset=dataset.id, held_out=held_out,
         ))  # fmt: skip
         if dataset.iteration == 0:
             row = self._asked("student's reply", augmented.graded.solve, ROW)
@@ -355,6 +356,7 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.examples_of_confused", 1, NOTHING, {}),
     ("augmentation.examples_in_prompt", 1, {R, C, t}, {}),
     ("augmentation.require_better_teacher", True, NOTHING, {}),
+    ("augmentation.copies", True, {R, C}, {}),
     ("augmentation.max_words", 9, {R, C}, {}),
     ("augmentation.targets", "weakest", {R, C}, {}),
     ("augmentation.targets", "random", {R, C}, {}),
@@ -363,7 +365,9 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("augmentation.weakest_share", 0.2, NOTHING, {"augmentation.random_share": 0.3}),
     ("augmentation.random_share", 0.2, {R, C}, {}),
     ("augmentation.random_share", 0.0, NOTHING, {}),
+    ("augmentation.targets", "all", {R, C}, {}),
     ("augmentation.rows_at_most", 9, {C}, {}),
+    ("augmentation.rows_at_most", (9, 4), NOTHING, {"augmentation.rows_at_most": (9, 4, 0)}),  # none after the list's end
     ("augmentation.near_duplicate", 0.5, {C}, {}),
     ("augmentation.near_test", 0.5, {C}, {}),
     ("gates.relabel.votes", 3, {R, C}, {}),

@@ -35,6 +35,13 @@ def test_only_plain_wrong_rows_are_known_one_by_one() -> None:
     assert needs_all_rows(AugmentationConfig(targets="weakest")) and needs_all_rows(AugmentationConfig(targets="random"))
 
 
+def test_all_rows_are_targets_where_the_config_says_so() -> None:
+    assert chosen(ROWS, targets="all") == {row.id for row in ROWS}
+    assert needs_all_rows(AugmentationConfig(targets="all"))
+    with pytest.raises(ValueError, match="targets: all has no others"):
+        AugmentationConfig(targets="all", random_share=0.5)
+
+
 def test_wrong_rows_are_the_targets() -> None:
     assert chosen(ROWS) == WRONG and len(WRONG) == 20
 

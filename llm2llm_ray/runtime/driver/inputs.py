@@ -39,6 +39,8 @@ class Inputs:
     """As the teacher's, of a model apart that votes; "" without one."""
     recorded_sha: str = ""
     """Of the content of `evaluation.recorded_answers`."""
+    app: str = ""
+    """What the names of the run's applications are made of, where that is not its own name: a session of several runs."""
     device: str
     seeds: DatasetVersion
     """D^0, committed."""
@@ -47,6 +49,10 @@ class Inputs:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", _with_dtypes(self.config, native_dtype(self.device)))
+
+    @property
+    def app_of(self) -> str:
+        return self.app or self.config.run.name
 
 
 def _with_dtypes(config: Config, native: str) -> Config:

@@ -142,7 +142,7 @@ def prepare(
 def _asked_model(asked: TeacherConfig, folders: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
     """Where a teacher or judge lies, or what it is called, and its sha. `folders`: of models resolved before; adds its own."""
     if asked.kind != "serve":
-        return asked.model, script_sha(asked.model) if asked.kind == "scripted" else ""
+        return asked.model, script_sha(asked.model) if asked.kind in ("scripted", "rows") else ""
     if asked.model not in folders:
         folders[asked.model] = resolve_model(asked.model, tell)
     return folders[asked.model], model_sha(folders[asked.model])

@@ -12,20 +12,22 @@ from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
 from llm2llm_ray.asking.answerer import Answerer
-from llm2llm_ray.config import AugmentationConfig, Config, EngineConfig, TeacherConfig
+from llm2llm_ray.config import AugmentationConfig, Config, TeacherConfig
 from llm2llm_ray.config.schedule import asking
 from llm2llm_ray.rounds.aiming import aiming
-from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
+from llm2llm_ray.rounds.augmenting import ASKED, lineage_teacher
 from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
 from llm2llm_ray.rounds.judging import JUDGED, Judge
 from llm2llm_ray.rounds.round_inputs import judged, solved, solved_by_teacher, taught, teacher_held
 from llm2llm_ray.rounds.solving import SOLVED
 from llm2llm_ray.rounds.weakness import student_role
+from llm2llm_ray.runtime.driver.in_flight import asked_in_flight, enough, student_in_flight
 from llm2llm_ray.runtime.driver.inputs import Inputs
+from llm2llm_ray.runtime.driver.writing_role import writer
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
 from llm2llm_ray.runtime.streaming.asker import RecordedSource, RoleSpec, open_asker
 from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
-from llm2llm_ray.runtime.streaming.transports import EngineRoute, RecordedRoute, RepliesRoute, Route, ServiceRoute
+from llm2llm_ray.runtime.streaming.transports import EngineRoute, NoRoute, RecordedRoute, RepliesRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.types import DatasetVersion, Example, Student
@@ -40,17 +42,27 @@ class Parts:
     ready: Callable[[], None] = lambda: None
     """Returns when the engines answer; called before a stream is made, so that waiting is no part of a stage."""
     make_asker: Callable[..., Any] = open_asker
+    askers: dict[str, Any] = field(default_factory=dict)
+    """Those that are there already, by who is asked; new ones are added."""
     student_asker: Any = field(init=False)
     teacher_asker: Any = field(init=False)
     judge_asker: Any = field(init=False)
     """The teacher's where it votes itself: what it may be asked is one number."""
 
     def __post_init__(self) -> None:
-        self.student_asker = self.make_asker(served=self.config.evaluation.recorded_answers is None)
-        teacher = self.config.teacher
-        self.teacher_asker = self.make_asker(served=teacher.served, tokenizes=teacher.kind == "serve")
+        self.student_asker = self._asker("student", served=self.config.evaluation.recorded_answers is None)
+        self.teacher_asker = self._asker_of("teacher", self.config.teacher)
         apart = self.config.judge_apart
-        self.judge_asker = self.make_asker(served=apart.served, tokenizes=apart.kind == "serve") if apart else self.teacher_asker
+        self.judge_asker = self._asker_of("judge", apart) if apart else self.teacher_asker
+
+    def _asker_of(self, role: str, asked: TeacherConfig) -> Any:
+        return self._asker(role, served=asked.served, tokenizes=asked.kind == "serve")
+
+    def _asker(self, role: str, **how: bool) -> Any:
+        name = f"{role} {sorted(how.items())}"
+        if name not in self.askers:
+            self.askers[name] = self.make_asker(**how)
+        return self.askers[name]
 
     @property
     def config(self) -> Config:
@@ -71,7 +83,7 @@ class Parts:
         return found
 
     def _spec(self, role: Literal["student", "teacher", "judge"], model: str, sha: str, engine: Any) -> EngineSpec:
-        return EngineSpec(role=role, app=app_name(self.config.run.name, role), model=model, sha=sha, engine=engine)
+        return EngineSpec(role=role, app=app_name(self.inputs.app_of, role), model=model, sha=sha, engine=engine)
 
     def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
         """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts.
@@ -103,14 +115,16 @@ class Parts:
             answerer=answering,
             run_root=self.inputs.run_root,
             replies=f"replies/student-{student.sha[:12]}",
-            in_flight=self._student_in_flight(rows.num_rows),
+            in_flight=student_in_flight(config, self.inputs.device, rows.num_rows),
             progress=self.progress,
             asker=self.student_asker,
         )
         named: dict[str, Any] = {"student": student.sha, "rows": rows.id, "iteration": iteration, "in_round": in_round}
         inputs = solved(config, self.inputs.task, answering, **named)
         engine = config.student.engine
-        alone = config.evaluation.in_flight or max(self._enough(engine), engine.replicas * in_flight_of(engine.max_num_seqs))
+        alone = config.evaluation.in_flight or max(
+            enough(self.inputs.device, engine), engine.replicas * in_flight_of(engine.max_num_seqs)
+        )
         weights = None if config.evaluation.recorded_answers else student.path
         return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
 
@@ -130,25 +144,22 @@ class Parts:
             config, self.inputs.task, self._teacher_answering(), rows=rows.id,
             examples=shown_blind(self.inputs.task, seeds, config.gates.relabel.examples), replies=self.inputs.replies_sha,
         )  # fmt: skip
-        return self._stream(rows, solve, 0, inputs, lambda: None, self._teacher_in_flight())
+        return self._stream(rows, solve, 0, inputs, lambda: None, self._in_flight(self.config.teacher))
 
     def augmenter(self, seeds: Iterable[Example], seeds_id: str) -> RayAugmenter:
         config, settings = self.config, self.settings()
         seeds = list(seeds)
-        peers = Peers(self.inputs.task, seeds)
+        role = writer(self.inputs, settings, seeds)
 
         def teacher(iteration: int) -> tuple[RoleSpec, Mapping[str, Any]]:
             spec = RoleSpec(
                 name="teacher",
-                role=Augment(
-                    self.inputs.task, peers, teacher=config.teacher, settings=settings, iteration=iteration,
-                    run_seed=config.run.seed,
-                ),
+                role=role(iteration),
                 adds=ASKED,
                 run_root=self.inputs.run_root,
                 replies=_teacher_replies(iteration),
                 **self._asked_of_teacher(),
-            )  # fmt: skip
+            )
             return spec, taught(config, settings, self._teacher_answering(), peers=seeds_id, replies=self.inputs.replies_sha)
 
         judge = self._judge(seeds) if config.gates.relabel.votes else None
@@ -173,21 +184,8 @@ class Parts:
         votes = () if self.config.judge_apart else (_VOTES,)
         return ("replies/teacher-exam", *(_teacher_replies(i) for i in range(self.config.run.iterations)), *votes)
 
-    def _student_in_flight(self, rows: int) -> int:
-        """On CPU an eighth of the rows, so that a small set still comes in waves and the teacher starts after the first."""
-        engine = self.config.student.engine
-        fitting = self._enough(engine) if self.inputs.device == "gpu" else min(32 * engine.replicas, max(8, rows // 8))
-        return self.config.evaluation.in_flight or fitting
-
-    def _teacher_in_flight(self) -> int:
-        return self._in_flight(self.config.teacher)
-
     def _in_flight(self, asked: TeacherConfig) -> int:
-        return asked.in_flight or (self._enough(asked.engine) if asked.served else 64)
-
-    def _enough(self, engine: EngineConfig) -> int:
-        """Requests that keep all replicas busy."""
-        return max(256 if self.inputs.device == "gpu" else 64, engine.replicas * engine.max_num_seqs)
+        return asked_in_flight(asked, self.inputs.device)
 
     def settings(self) -> AugmentationConfig:
         """As the teacher's role goes by them."""
@@ -224,7 +222,7 @@ class Parts:
                 path=config.evaluation.recorded_answers, sha=self.inputs.recorded_sha, generation=student.iteration
             )
         return EngineRoute(
-            app=app_name(config.run.name, "student"), tokenizer=student.path, model=config.student.model,
+            app=app_name(self.inputs.app_of, "student"), tokenizer=student.path, model=config.student.model,
             max_model_len=config.student.engine.max_model_len, weights=(student.path, student.sha),
         )  # fmt: skip
 
@@ -232,13 +230,15 @@ class Parts:
         config = self.config
         if config.teacher.kind == "recorded":
             return RepliesRoute(
-                app=app_name(config.run.name, "teacher"), weights=(self.inputs.teacher_model, self.inputs.teacher_sha)
+                app=app_name(self.inputs.app_of, "teacher"), weights=(self.inputs.teacher_model, self.inputs.teacher_sha)
             )
+        if config.teacher.kind == "rows":
+            return NoRoute()
         if config.teacher.kind != "serve":
             log = self.files.absolute("teacher_calls.jsonl")
             return ServiceRoute(teacher=config.teacher, sha=self.inputs.teacher_sha, log=log)
         return EngineRoute(
-            app=app_name(config.run.name, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
+            app=app_name(self.inputs.app_of, "teacher"), tokenizer=self.inputs.teacher_model, model=config.teacher.model,
             max_model_len=config.teacher.engine.max_model_len, weights=(self.inputs.teacher_model, self.inputs.teacher_sha),
         )  # fmt: skip
 
@@ -251,7 +251,7 @@ class Parts:
         return {
             "route": self._teacher_route(),
             "answerer": self._teacher_answering(),
-            "in_flight": self._teacher_in_flight(),
+            "in_flight": self._in_flight(self.config.teacher),
             "budget": teacher.budget,
             "budget_replies": self._paid_for(),
             "progress": self.progress,
@@ -266,7 +266,7 @@ class Parts:
         route: Route = ServiceRoute(teacher=judge, sha=sha, log=self.files.absolute("judge_calls.jsonl"))
         if judge.served:
             route = EngineRoute(
-                app=app_name(self.config.run.name, "judge"), tokenizer=model, model=judge.model,
+                app=app_name(self.inputs.app_of, "judge"), tokenizer=model, model=judge.model,
                 max_model_len=judge.engine.max_model_len, weights=(model, sha),
             )  # fmt: skip
         return {
@@ -282,7 +282,7 @@ class Parts:
 
     def _load(self, student: Student) -> None:
         if self.config.evaluation.recorded_answers is None:
-            replicas = load_weights(app_name(self.config.run.name, "student"), student.path, student.sha)
+            replicas = load_weights(app_name(self.inputs.app_of, "student"), student.path, student.sha)
             Events(self.files).add("weights_loaded", iteration=student.iteration, sha=student.sha, replicas=replicas)
 
 

@@ -69,6 +69,11 @@ class ServiceRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoRoute:
+    """Nobody is asked: the role has its rows (`teacher.kind: rows`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRoute:
     """Recorded student answers, for tests of the loop: `generation` is the iteration."""
 
@@ -78,7 +83,7 @@ class RecordedRoute:
     generation: int
 
 
-Route = EngineRoute | RepliesRoute | ServiceRoute | RecordedRoute
+Route = EngineRoute | RepliesRoute | ServiceRoute | RecordedRoute | NoRoute
 
 
 def open_route(route: Route, on_retry: Callable[[], None] = lambda: None) -> Transport:
@@ -89,6 +94,8 @@ def open_route(route: Route, on_retry: Callable[[], None] = lambda: None) -> Tra
         return RepliesTransport(route, on_retry)
     if isinstance(route, RecordedRoute):
         return RecordedTransport(route)
+    if isinstance(route, NoRoute):
+        return NoTransport()
     return ServiceTransport(route)
 
 
@@ -235,6 +242,11 @@ class ServiceTransport:
 
     async def ask(self, request: Request) -> Reply:
         return await self._client.ask(request.prompt, **request.asked_with)
+
+
+class NoTransport:
+    async def ask(self, request: Request) -> Reply:
+        raise AssertionError("a role that has its rows asks nobody")
 
 
 class RecordedTransport:

@@ -1,0 +1,118 @@
+"""The teacher's role where nobody is asked (`teacher.kind: rows`): a file has new rows for each labelled one.
+
+For comparisons with what a model writes: they pass the same gates, are counted in the same columns and carry a lineage. Nothing
+is parsed, for there is no reply. `asked` counts rows looked at, and no token is spent.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from llm2llm_ray.accuracy import grade
+from llm2llm_ray.asking.request import AskModel
+from llm2llm_ray.augmentation.commit import Candidate
+from llm2llm_ray.augmentation.gates import check
+from llm2llm_ray.config import AugmentationConfig
+from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds.augmenting import UNTOUCHED, graded
+from llm2llm_ray.tasks.task import Task
+from llm2llm_ray.types import Draft, Lineage
+
+GivenRows = Mapping[str, Sequence[Draft]]
+"""Id of a labelled row -> new rows for it, in the order in which they are taken."""
+_FIELDS = ("seed", "input", "output")
+
+
+def read_given(path: str) -> GivenRows:
+    """JSONL lines {"seed": id, "input": text, "output": gold} of `teacher.model`. Raises UserError (file, line, field)."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 inside a string
+    except OSError as error:
+        raise UserError(f"teacher.model: {path}: cannot be read ({error.strerror}); give a JSONL file of rows") from None
+    except UnicodeDecodeError:
+        raise UserError(f"teacher.model: {path}: not UTF-8 text; give a JSONL file of rows") from None
+    found: dict[str, list[Draft]] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            seed, text, output = _row(f"{path}:{number}", line)
+            found.setdefault(seed, []).append(Draft(input=text, output=output))
+    if not found:
+        raise UserError(f"teacher.model: {path}: no rows in it; write at least one line {{seed, input, output}}")
+    return found
+
+
+def check_given(path: str, known: Sequence[str]) -> None:
+    """Raises UserError where the file has nothing for any of the rows with these ids."""
+    given = read_given(path)
+    if not given.keys() & frozenset(known):
+        raise UserError(
+            f"teacher.model: {path} has rows for {next(iter(given))} and others, and none for any of the {len(known)} rows that "
+            "errors come from; `seed` names a row by its id"
+        )
+
+
+def _row(where: str, line: str) -> tuple[str, str, str]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(record, dict) or set(record) != set(_FIELDS):
+        raise UserError(f"{where}: expected an object with the fields {', '.join(_FIELDS)}, found {line.strip()[:80]}")
+    for field in _FIELDS:
+        if not isinstance(record[field], str):
+            raise UserError(f"{where}: {field}: expected text, found {record[field]!r}")
+    return record["seed"], record["input"], record["output"]
+
+
+class Given:
+    """One target row in, its next `per_wrong` rows of the file out. Each row of the file is one ordinal, so that the next round
+    takes the next ones."""
+
+    def __init__(self, task: Task, rows: GivenRows, *, file: str, settings: AugmentationConfig, iteration: int) -> None:
+        self._task, self._rows, self._settings = task, rows, settings
+        self._name, self._iteration = f"rows:{PurePath(file).name}", iteration
+        self._targets: frozenset[str] | None = None
+
+    def aimed_at(self, targets: frozenset[str]) -> Given:
+        """The same role for these rows, right or wrong, instead of for all wrong ones."""
+        aimed = copy.copy(self)
+        aimed._targets = targets
+        return aimed
+
+    async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
+        if grade(row) != "wrong" if self._targets is None else row["id"] not in self._targets:
+            return {**row, **UNTOUCHED}
+        began, mistake = time.time(), graded(row)
+        first = self._iteration * self._settings.per_wrong
+        drafts = list(enumerate(self._rows.get(row["id"], ())))[first : first + self._settings.per_wrong]
+        found: list[Candidate] = []
+        rejected: list[dict[str, Any]] = []
+        for ordinal, draft in drafts:
+            verdict = check(draft, mistake, self._task, self._settings)
+            if verdict is None:
+                lineage = self._lineage(row, ordinal)
+                found.append(Candidate(input=draft.input, output=draft.output, lineage=lineage, index=0))
+            else:
+                rejected.append(asdict(verdict) | {"ordinal": ordinal, "attempt": 0})
+        return {
+            **row,
+            **UNTOUCHED,
+            "target": True,
+            "asked": len(drafts),
+            "asked_from": began,
+            "asked_until": time.time(),
+            "candidates": json.dumps([asdict(candidate) for candidate in found]),
+            "rejected": json.dumps(rejected),
+        }
+
+    def _lineage(self, row: Mapping[str, Any], ordinal: int) -> Lineage:
+        return Lineage(
+            seed_id=row["seed_id"] or row["id"], parent_id=row["id"], iteration=self._iteration, ordinal=ordinal, attempt=0,
+            wrong_answer=row["completion"], prompt_sha="", teacher=self._name, sampling_seed=0,
+        )  # fmt: skip
