@@ -7,8 +7,8 @@ Each failure is one UserError naming file, field, value and remedy. What needs a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llm2llm_ray.asking.no_answer import NOT_RECORDED, remedy
@@ -21,6 +21,7 @@ from llm2llm_ray.config import Config, TeacherConfig
 from llm2llm_ray.config.schedule import num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.first_requests import first_of_every_row, first_requests, first_votes
+from llm2llm_ray.rounds.folds import folds_for
 from llm2llm_ray.rounds.given import check_given
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
@@ -33,6 +34,8 @@ class Checked:
     splits: Splits
     recorded: About | None = None
     """What the file of the teacher's recorded replies says of itself."""
+    folds: Mapping[str, int] = field(default_factory=dict)
+    """Seed id -> fold, with `evaluation.error_source: cross_fit` (rounds/folds.py)."""
 
     def notices(self, most: int = 10) -> list[str]:
         """Seed rows that a person should look at, `most` of them by name; the seeds' manifest has all."""
@@ -72,12 +75,13 @@ def check_loaded(config: Config, task: Task, splits: Splits) -> Checked:
         raise UserError(
             f"gates.caps.per_class={config.gates.caps.per_class}: {config.task.name} has no classes; use gates.caps.per_seed"
         )
+    folds = folds_for(config, task, splits.seed)
     recorded = _teacher(config, task, splits)
     if config.judge_apart:
         _ask(config.judge_apart, lambda: [first_votes(config, task, splits)])
     if config.evaluation.recorded_answers:
         ScriptedStudent(config.evaluation.recorded_answers)
-    return Checked(task=task, splits=splits, recorded=recorded)
+    return Checked(task=task, splits=splits, recorded=recorded, folds=folds)
 
 
 def _teacher(config: Config, task: Task, splits: Splits) -> About | None:

@@ -63,7 +63,9 @@ class Trainer(Protocol):
 class ErrorSource(Protocol):
     """Where errors come from: the seeds (the paper) or a dev split."""
 
-    def stream(self, student: Student, dataset: DatasetVersion) -> GradedStream: ...
+    def stream(self, student: Student, dataset: DatasetVersion) -> GradedStream:
+        """May first train who is to answer, as recorded stages: the stream's inputs say who that is."""
+        ...
 
 
 class Augmenter(Protocol):

@@ -70,6 +70,8 @@ class Graded:
     truncated: bool = False
     error: str = ""
     """Why the row could not be answered at all (for instance "prompt_too_long"); "" normally."""
+    fold: int | None = None
+    """Of its seed, with cross-fitted errors (rounds/folds.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

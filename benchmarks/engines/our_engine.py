@@ -17,7 +17,7 @@ from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.models.tokens import encode_prompt
 from llm2llm_ray.runtime.serving.engines import EngineSpec, engine_handle, identities, start_engines
-from llm2llm_ray.runtime.streaming.asker import Role
+from llm2llm_ray.runtime.streaming.stream_role import Role
 from llm2llm_ray.runtime.streaming.streams import RayAugmented, RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute
 from llm2llm_ray.storage.files import Files

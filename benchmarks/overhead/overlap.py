@@ -35,8 +35,8 @@ from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.launch import prepare
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.serving.engines import start_engines, stop_engines
-from llm2llm_ray.runtime.streaming.asker import RoleSpec
 from llm2llm_ray.runtime.streaming.role_operator import add_role
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec
 from llm2llm_ray.runtime.streaming.streams import ONE_TASK, ROW_COLUMNS
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.versions import VersionStore
@@ -103,7 +103,7 @@ class Roles:
 
     def together(self, name: str) -> None:
         inputs = self.parts.inputs
-        graded = self.parts.error_source(inputs.seeds).stream(self._student(name), inputs.seeds)
+        graded = self.parts.graded(self._student(name), inputs.seeds, in_round=True)
         graded.flow(f"rounds/{name}", (self._teacher(name),))
 
     def _teacher(self, name: str) -> RoleSpec:

@@ -28,6 +28,7 @@ from llm2llm_ray.config.schedule import asking, rows_per_call
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.augmenting import Augment, Peers
 from llm2llm_ray.rounds.blind_exam import blind_exam, shown_blind
+from llm2llm_ray.rounds.folds import folds_for
 from llm2llm_ray.rounds.judging import Judge
 from llm2llm_ray.tasks import load_task
 from llm2llm_ray.tasks.splits import Splits, load_splits
@@ -43,7 +44,8 @@ class Ahead:
             raise UserError("augmentation.show_wrong_answer: what a student will say is not known ahead; turn it off")
         self.config = config
         self.task, self.splits = _rows(config, folder)
-        self._peers = Peers(self.task, self.splits.seed)
+        self._folds = folds_for(config, self.task, self.splits.seed)
+        self._peers = Peers(self.task, self.splits.seed, self._folds)
 
     def teacher(self, calls: int) -> Iterator[Request]:
         """The first attempt of each row's calls, as many in all as `calls` says."""
@@ -51,14 +53,14 @@ class Ahead:
         each = len(rows_per_call(settings.per_wrong, settings.per_call))
         for row in self.splits.seed:
             for ordinal in range(calls):
-                yield self._augment(ordinal // each).request(_unanswered(row), ordinal, 0)
+                yield self._augment(ordinal // each).request(self._unanswered(row), ordinal, 0)
 
     def texts(self, replies: Iterable[Mapping[str, Any]]) -> list[str]:
         """Texts that the stateless gates let pass, each once, in an order drawn from the texts."""
         by_id = {row.id: row for row in self.splits.seed}
         found = set()
         for line in replies:
-            parent = _unanswered(by_id[line["row_id"]])
+            parent = self._unanswered(by_id[line["row_id"]])
             count = self.config.augmentation.per_call
             for item in self.task.parse(line["reply"], parent, style=self.config.teacher.style, count=count, cut=False):
                 if isinstance(item, Draft) and gate(item, parent, self.task, self.config.augmentation) is None:
@@ -81,6 +83,9 @@ class Ahead:
         shown = shown_blind(self.task, self.splits.seed, config.gates.relabel.examples)
         return Judge(self.task, shown, settings=config.gates.relabel, asked=config.voter, run_seed=config.run.seed)
 
+    def _unanswered(self, row: Example) -> Graded:
+        return Graded(example=row, completion="", answer=None, correct=False, fold=self._folds.get(row.id))
+
     def _augment(self, iteration: int) -> Augment:
         config = self.config
         return Augment(
@@ -91,10 +96,6 @@ class Ahead:
 
 def _rows(config: Config, folder: Path) -> tuple[Task, Splits]:
     return load_splits(config.task, load_task(config.task.name, config.task.options), base_dir=folder)
-
-
-def _unanswered(row: Example) -> Graded:
-    return Graded(example=row, completion="", answer=None, correct=False)
 
 
 def main() -> None:

@@ -81,8 +81,12 @@ class MaxUnanswered(Section):
 
 class EvaluationConfig(Section):
     error_source: Literal["seed", "dev", "early", "cross_fit"] = "seed"
-    """Which rows errors come from: the seeds (the paper), the dev rows, or the seeds as the student answered them at `early_at`,
-    before it knew them by heart (Swayamdipta et al. 2020, arXiv 2009.10795): no training is added."""
+    """Which rows errors come from: the seeds (the paper), the dev rows, the seeds as the student answered them at `early_at`,
+    before it knew them by heart (Swayamdipta et al. 2020, arXiv 2009.10795): no training is added; or (cross_fit) the seeds, each
+    answered by a student that was trained without it and all rows that come of it: `folds` more trainings in every iteration."""
+    folds: int = Field(default=4, ge=2)
+    """With cross_fit: parts of the seeds, and students that are each trained without one. A teacher's prompt then shows rows of
+    the part alone that the row asked about is in, so a part should have several seeds of each class."""
     early_at: float = Field(default=0.3, gt=0, lt=1)
     """Share of a student's updates after which `early` keeps it as it then is."""
     max_tokens: int = Field(default=256, ge=1)
@@ -136,13 +140,6 @@ class EvaluationConfig(Section):
     def snapshot_at(self) -> float | None:
         """Share of its updates after which each student is kept as it then is; None: no student is."""
         return self.early_at if self.error_source == "early" else None
-
-    @field_validator("error_source")
-    @classmethod
-    def _built(cls, value: str) -> str:
-        if value == "cross_fit":
-            raise ValueError("cross_fit is not built yet; use seed, dev or early")
-        return value
 
     @model_validator(mode="after")
     def _has_probabilities(self) -> EvaluationConfig:

@@ -21,6 +21,11 @@ def num_iterations(config: Config) -> int:
     return min(2, config.run.iterations) if config.augmentation.one_shot else config.run.iterations
 
 
+def num_folds(config: Config) -> int:
+    """Further students trained in each iteration, each without a part of the seeds."""
+    return config.evaluation.folds if config.evaluation.error_source == "cross_fit" else 0
+
+
 def asking(config: Config) -> AugmentationConfig:
     """`augmentation` as a round asks by it: one-shot asks for the new examples of all rounds in its one, and a call for no more
     than are wanted."""

@@ -148,6 +148,8 @@ def _made_by(facts: Facts) -> list[str]:
 
 
 def _errors_from(evaluation: Mapping[str, Any]) -> str:
+    if evaluation["error_source"] == "cross_fit":
+        return f"the seed rows, each as a student answered it that was trained without its fold (of {evaluation['folds']})"
     if evaluation["error_source"] != "early":
         return f"the {evaluation['error_source']} rows"
     return f"the seed rows, as each student answered them after {evaluation['early_at']:.0%} of its updates"

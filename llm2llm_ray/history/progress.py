@@ -56,7 +56,7 @@ def describe(status: Mapping[str, Any], iterations: int, now: float) -> str:
     elapsed = now - status.get("since", now)
     if "doing" in status:
         parts.append(str(status["doing"]))
-    training = status.get("training") if status["stage"] in ("train", "baseline") else None
+    training = status.get("training") if str(status["stage"]).partition(" ")[0] in ("train", "fold", "baseline") else None
     if training:
         parts += trained(training)
     streaming = str(status["stage"]).startswith(("round", "exam"))

@@ -124,8 +124,8 @@ class RunRecord:
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
-        """Finished stages in the order they ended: name (train, round, commit, exam), iteration (None: the baseline's training),
-        key, inputs, result, started and ended (Unix seconds). See storage.stages."""
+        """Finished stages in the order they ended: name (train, fold, round, commit, exam), iteration (None: the baseline's
+        training), key, inputs, result, started and ended (Unix seconds). See storage.stages."""
         return StageRecords(self.files).all()
 
     @cached_property

@@ -22,12 +22,13 @@ from llm2llm_ray.storage.files import SCRATCH
 from llm2llm_ray.storage.lease import run_lease
 from llm2llm_ray.storage.stages import StageRecords
 
-_OURS = re.compile(r"(?:\d{3}|baseline)-[0-9a-f]{12}(-early)?")
+_OURS = re.compile(r"(?:\d{3}(-fold-\d+)?|baseline)-[0-9a-f]{12}(-early)?")
 """Names of trainings, as students/ has them, and of the snapshots that they left."""
 _KEPT = {
     "versions": ("dataset versions", "never goes"),
     "replies": ("replies", "never goes: paid for once"),
     "refused": ("refused rows", "says why rows were turned away"),
+    "folds": ("seed rows by fold", "small"),
     "inputs": ("dev and test rows", "the contamination check reads them"),
     "stages": ("stage records", "a finished stage is known by them"),
     "evidence": ("evidence", "says what really ran"),
@@ -133,6 +134,8 @@ class _Rules:
         if not self._finished:
             return False, "an unfinished run may read it"
         if ours[1]:
+            return True, "trained without one fold, for its errors; its answers stay"
+        if ours[2]:
             return True, "a snapshot that errors came from; its answers stay"
         if path in self._kept:
             return False, self._kept[path]

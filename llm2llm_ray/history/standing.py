@@ -13,7 +13,7 @@ from typing import Any
 from llm2llm_ray.history.progress import answered, trained
 from llm2llm_ray.history.record import RunRecord, State
 from llm2llm_ray.storage.replies import read_replies
-from llm2llm_ray.storage.training_log import TrainingLog, log_stem
+from llm2llm_ray.storage.training_log import TrainingLog, fold_label, log_stem
 from llm2llm_ray.storage.versions import VersionStore
 
 
@@ -21,7 +21,7 @@ from llm2llm_ray.storage.versions import VersionStore
 class Standing:
     state: State
     stage: str
-    """train, baseline, round, commit, exam; or starting, between stages, done."""
+    """train, fold, baseline, round, commit, exam; or starting, between stages, done."""
     iteration: int | None
     """Of the stage, from 0."""
     since: float | None
@@ -94,7 +94,7 @@ def _between(record: RunRecord) -> str:
 
 
 def _progress(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[tuple[str, ...], float | None]:
-    if stage["stage"] in ("train", "baseline"):
+    if stage["stage"] in ("train", "fold", "baseline"):
         return _training(record, stage)
     if stage["stage"] in ("round", "exam"):
         return _stream(record, stage, now)
@@ -102,7 +102,8 @@ def _progress(record: RunRecord, stage: Mapping[str, Any], now: float) -> tuple[
 
 
 def _training(record: RunRecord, stage: Mapping[str, Any]) -> tuple[tuple[str, ...], float | None]:
-    label = "baseline" if stage["stage"] == "baseline" else f"{stage['iteration']:03d}"
+    labels = {"baseline": "baseline", "fold": fold_label(stage["iteration"], stage.get("fold", 0))}
+    label = labels.get(stage["stage"], f"{stage['iteration']:03d}")
     lines = list(TrainingLog(record.files, log_stem(label, stage["key"])).read())
     line = next((line for line in reversed(lines) if "loss" in line), None)
     return (tuple(trained(line)), float(line["time"])) if line else (("no update yet",), None)

@@ -75,6 +75,15 @@ def _classes(config: Config, checked: Checked) -> Iterator[str]:
     single = [label for label in task.labels if seeds[label] == 1]
     if single:
         yield f"One seed only has the label {_list(single)}: one text does not show what a class is. Add a few more of it."
+    in_folds: dict[str, set[int]] = {}
+    for row in splits.seed:
+        in_folds.setdefault(row.output, set()).add(checked.folds.get(row.id, 0))
+    alone = [label for label, found in in_folds.items() if checked.folds and len(found) == 1]
+    if alone:
+        yield (
+            f"All seeds of the label {_list(alone)} are in one fold: the student that is asked about them was trained on none, "
+            "and gets them wrong. Add seeds of it, or set evaluation.error_source=early."
+        )
     if config.evaluation.error_source == "dev":
         dev = {row.output for row in splits.dev}
         unseen = [label for label in seeds if label not in dev]

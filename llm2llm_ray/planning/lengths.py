@@ -107,14 +107,14 @@ def _asked_tokens(config: Config, checked: Checked, sample: Sequence[Example]) -
     """Real prompts, as if the student had given each sampled row another's answer."""
     role = _teacher(config, checked)
     for row in sample:
-        mistake = imagined_mistake(checked.task, row, checked.splits.seed)
+        mistake = imagined_mistake(checked.task, row, checked.splits.seed, checked.folds)
         yield _prompt_tokens(role.request(mistake, 0, 0).prompt)
 
 
 def _teacher(config: Config, checked: Checked) -> Augment:
     return Augment(
-        checked.task, Peers(checked.task, checked.splits.seed), teacher=config.teacher, settings=asking(config), iteration=0,
-        run_seed=config.run.seed,
+        checked.task, Peers(checked.task, checked.splits.seed, checked.folds), teacher=config.teacher, settings=asking(config),
+        iteration=0, run_seed=config.run.seed,
     )  # fmt: skip
 
 

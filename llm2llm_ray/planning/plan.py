@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from llm2llm_ray.config import Config, StudentConfig
-from llm2llm_ray.config.schedule import asking, num_iterations
+from llm2llm_ray.config.schedule import asking, num_folds, num_iterations
 from llm2llm_ray.machine import Machine, free_gib, this_machine
 from llm2llm_ray.planning.advice import advice
 from llm2llm_ray.planning.lengths import Lengths, lengths
@@ -197,7 +197,8 @@ def disk(config: Config, device: str | None, *, answers: float, updates: int, tr
     `trainings` None: as many as there can be."""
     count = parameters(config.student.model)
     student, checkpoints = (None, None) if count is None else training_gib(config.student, device, count, updates)
-    trained = trainings or num_iterations(config) + (config.evaluation.test and config.evaluation.matched_baseline)
+    baseline = config.evaluation.test and config.evaluation.matched_baseline
+    trained = trainings or num_iterations(config) * (1 + num_folds(config)) + baseline
     snapshots = 0 if config.evaluation.snapshot_at is None else num_iterations(config)
     here = "://" not in config.run.folder
     return Disk(

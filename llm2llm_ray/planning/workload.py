@@ -13,6 +13,7 @@ from llm2llm_ray.config import BudgetConfig, Config, TeacherConfig
 from llm2llm_ray.config.schedule import (
     asking,
     fixed_updates,
+    num_folds,
     num_iterations,
     rows_per_call,
     total_updates,
@@ -107,6 +108,9 @@ class _Workload:
             train = self._train(f"iteration {i}", "train", rows)
             self.trainings.append(train.updates)
             yield train
+            for fold in range(num_folds(self.config)):
+                left = 1 - 1 / self.config.evaluation.folds
+                yield self._train(f"iteration {i}", f"fold {fold + 1}", rows * left, seeds=len(self.checked.splits.seed) * left)
             evaluated = rows if settings.augment_augmented else float(len(error_rows(self.config, self.checked)))
             weak = 0.0 if spent or i == count - 1 else self._asked_about(evaluated)
             round_ = self._round(f"iteration {i}", evaluated, weak * calls)
@@ -128,10 +132,11 @@ class _Workload:
         aimed = {"weakest": settings.weakest_share, "all": 1.0}.get(settings.targets, self.shares.wrong)
         return evaluated * min(1.0, aimed / (1 - settings.random_share))
 
-    def _train(self, group: str, name: str, rows: float, updates: int | None = None) -> Amount:
+    def _train(self, group: str, name: str, rows: float, updates: int | None = None, seeds: float | None = None) -> Amount:
+        """`seeds`: of D^0 that are trained on; None: all."""
         student, whole = self.config.student, max(1, round(rows))
-        batch, seeds = student.global_batch_size, len(self.checked.splits.seed)
-        updates = updates or fixed_updates(student.updates, seeds=seeds, rows=whole, global_batch_size=batch)
+        batch, of = student.global_batch_size, round(len(self.checked.splits.seed) if seeds is None else seeds)
+        updates = updates or fixed_updates(student.updates, seeds=of, rows=whole, global_batch_size=batch)
         updates = total_updates(whole, batch, student.epochs, updates)
         seen = rows_seen(whole, batch, updates)
         return Amount(group=group, name=name, rows=rows, updates=updates, trained_tokens=seen * self.lengths.trained)

@@ -193,7 +193,7 @@ def _spent(run: RunRecord) -> Counter[str]:
                 total[name] += result.get(name, 0)
         elif stage["name"] == "exam":
             total["exam_tokens"] += result["student_tokens"]
-        elif stage["name"] == "train":
+        elif stage["name"] in ("train", "fold"):
             total["trained_tokens"] += int(result["metrics"].get("tokens") or 0)
     return total
 

@@ -15,7 +15,7 @@ from llm2llm_ray.report.wording import duration
 from llm2llm_ray.timing.intervals import Interval
 from llm2llm_ray.timing.timeline import Timeline
 
-_ORDER = ("engines", "train", "baseline", "round", "student", "teacher", "commit", "exam")
+_ORDER = ("engines", "train", "fold", "baseline", "round", "student", "teacher", "commit", "exam")
 _STEPS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 _MOST_TICKS = 6
 

@@ -35,6 +35,7 @@ _SOURCES = {
     "seed": "seed rows",
     "dev": "dev rows",
     "early": "seed rows, as the student answered them before it knew them by heart",
+    "cross_fit": "seed rows, each as a student answered it that was trained without it and all that comes of it",
 }
 
 
@@ -102,7 +103,7 @@ def _about(run: RunRecord) -> dict[str, Any]:
         "teacher_kind": config["teacher"]["kind"],
         "iterations": config["run"]["iterations"],
         "source": _SOURCES[config["evaluation"]["error_source"]],
-        "trained_on_source": config["evaluation"]["error_source"] != "dev",
+        "trained_on_source": config["evaluation"]["error_source"] not in ("dev", "cross_fit"),
         "started": wording.moment(started[0]) if started else wording.ABSENT,
         "ended": wording.moment(ended) if ended and run.state == "finished" else "",
     }

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from heapq import heappush, heappushpop
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 from llm2llm_ray.accuracy import grade
@@ -25,6 +26,7 @@ from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.config.schedule import rows_per_call
 from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.rounds.folds import FOLD
 from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
 
@@ -52,13 +54,14 @@ class Peers:
     """Real examples to show beside a wrong one, drawn by a hash: no state, so a resumed run shows the same ones.
 
     Reads `examples` once and holds at most 64 of each group: it travels to the teacher's asker in every stream.
+    `folds`: example id -> fold. What is shown is then of the wrong one's own fold.
     """
 
-    def __init__(self, task: Task, examples: Iterable[Example]) -> None:
+    def __init__(self, task: Task, examples: Iterable[Example], folds: Mapping[str, int] = MappingProxyType({})) -> None:
         self._task = task
-        kept: dict[str, list[tuple[int, int, Example]]] = {}
+        kept: dict[tuple[int | None, str], list[tuple[int, int, Example]]] = {}
         for n, example in enumerate(examples):
-            group = kept.setdefault(task.group(example), [])
+            group = kept.setdefault((folds.get(example.id), task.group(example)), [])
             # Negative: the heap's first is the one with the largest hash, the next to go.
             entry = -int.from_bytes(sha256(example.id.encode()).digest(), "big"), n, example
             if len(group) < _PEERS_PER_GROUP:
@@ -67,17 +70,17 @@ class Peers:
                 heappushpop(group, entry)
         self._groups = {name: [example for *_, example in sorted(group, reverse=True)] for name, group in kept.items()}
 
-    def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
+    def beside(self, mistake: Graded, count: int, draw: str) -> list[Example]:
         """Of the mistake's own group."""
-        return self._drawn(self._task.group(mistake), mistake, count, draw)
+        return self._drawn(self._task.group(mistake.example), mistake, count, draw)
 
     def confused(self, mistake: Graded, count: int, draw: str) -> list[Example]:
         """Of the group that the row was taken for."""
         group = self._task.taken_for(mistake)
-        return [] if group is None else self._drawn(group, mistake.example, count, draw)
+        return [] if group is None else self._drawn(group, mistake, count, draw)
 
-    def _drawn(self, group: str, mistake: Example, count: int, draw: str) -> list[Example]:
-        others = [e for e in self._groups.get(group, []) if e.id != mistake.id]
+    def _drawn(self, group: str, mistake: Graded, count: int, draw: str) -> list[Example]:
+        others = [e for e in self._groups.get((mistake.fold, group), []) if e.id != mistake.example.id]
         return sorted(others, key=lambda e: sha256(f"{draw}/{e.id}".encode()).digest())[:count]
 
 
@@ -197,7 +200,7 @@ class Augment:
         asked = Asked(
             style=teacher.style,
             count=self._count(ordinal),
-            peers=self._peers.beside(mistake.example, settings.examples_in_prompt, draw),
+            peers=self._peers.beside(mistake, settings.examples_in_prompt, draw),
             show_wrong_answer=shown,
             confused=self._peers.confused(mistake, settings.examples_of_confused, draw) if shown else (),
             call=ordinal,
@@ -232,6 +235,7 @@ def graded(row: Mapping[str, Any]) -> Graded:
         correct=row["correct"],
         truncated=row["truncated"],
         error=row["error"],
+        fold=row.get(FOLD),
     )
 
 

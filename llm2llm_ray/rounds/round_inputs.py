@@ -17,9 +17,10 @@ from llm2llm_ray.asking.answerer import Answerer, request_settings
 from llm2llm_ray.config import AugmentationConfig, BudgetConfig, CapsConfig, Config
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.rounds.blind_exam import exam_tokens
+from llm2llm_ray.rounds.folds import Fold
 from llm2llm_ray.rounds.targeting import needs_all_rows
 from llm2llm_ray.tasks.task import Task, identity
-from llm2llm_ray.types import Example
+from llm2llm_ray.types import Example, Student
 
 _COMMITTED = {"near_duplicate", "near_test", "rows_at_most"}
 """Settings of `augmentation` that the commit gates go by; all others are the teacher's part of a round."""
@@ -29,7 +30,7 @@ _TARGETS = {"targets", "weakest_share", "random_share"}
 """There only where they are in force."""
 _NOT_OF_ROWS = {
     "error_source", "recorded_answers", "in_flight", "rows_per_block", "test", "check_teacher", "teacher_on_test",
-    "matched_baseline", "engine", "max_unanswered", "early_at", "structured", "judge_by", "samples",
+    "matched_baseline", "engine", "max_unanswered", "early_at", "folds", "structured", "judge_by", "samples",
     "sample_temperature", "weak_below",
 }  # fmt: skip
 """Settings of `evaluation` that are there as the rows or as who answers, order the work, or say which exams are held
@@ -45,6 +46,11 @@ def solved(
     held = config.evaluation.student_held
     weak = _weak(config) if in_round else {}
     return {"model": student, "rows": rows, "iteration": iteration, **weak, **_exam(config, task, answerer, held=held)}
+
+
+def cross_fitted(inputs: Mapping[str, Any], *, student: str, students: Sequence[tuple[Fold, Student]]) -> dict[str, Any]:
+    """`inputs` of the first fold's student as those of all folds' students. `student`: sha of the M^i whose errors stand for."""
+    return {**inputs, "model": student, "cross_fit": [{"seeds": fold.id, "model": of.sha} for fold, of in students]}
 
 
 def _weak(config: Config) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ray.util.metrics import Counter, Gauge
 from llm2llm_ray.accuracy import unanswered
 from llm2llm_ray.types import Iteration, Reply
 
-STAGES = ("engines", "train", "round", "commit", "exam", "baseline", "done")
+STAGES = ("engines", "train", "fold", "round", "commit", "exam", "baseline", "done")
 
 
 @cache
@@ -36,7 +36,7 @@ class RunMetrics:
         self._run = {"run": run}
 
     def stage(self, stage: str, iteration: int) -> None:
-        """1 for the stage that runs, 0 for the others; exams of all kinds are one stage."""
+        """1 for the stage that runs, 0 for the others; exams of all kinds are one stage, and trainings without a fold are one."""
         now = stage.partition(" ")[0]
         for name in STAGES:
             _gauge("stage", "1 while this stage runs", "stage").set(float(name == now), self._run | {"stage": name})

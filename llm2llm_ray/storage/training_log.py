@@ -22,6 +22,11 @@ def log_stem(label: str, key: str) -> str:
     return f"train/{label}-{key[:12]}"
 
 
+def fold_label(iteration: int, fold: int) -> str:
+    """Of the training without that fold. Example: fold_label(0, 1) == "000-fold-1"."""
+    return f"{iteration:03d}-fold-{fold}"
+
+
 class TrainingLog:
     """`<stem>.jsonl`, and empty files `<stem>.micro-<n>`."""
 

@@ -21,7 +21,8 @@ class Phase:
     group: str
     """What it belongs to: `iteration i`, `test` (exams and the baseline's training) or `around` (start, engines, report)."""
     name: str
-    """`starting` (Ray, the driver), `engines`, a stage (train, round, commit, exam, baseline), `between stages`, `report`."""
+    """`starting` (Ray, the driver), `engines`, a stage (train, fold, baseline, round, commit, exam), `between stages`,
+    `report`."""
     key: str | None
     """The stage's key; None for what is no stage."""
     started: float

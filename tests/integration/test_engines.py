@@ -32,7 +32,8 @@ from llm2llm_ray.runtime.models.folders import model_sha
 from llm2llm_ray.runtime.models.hand_off import Told
 from llm2llm_ray.runtime.models.tokens import encode, encode_prompt, encode_rows
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, engine_handle, load_weights, start_engines, stop_engines
-from llm2llm_ray.runtime.streaming.asker import RoleSpec, open_asker
+from llm2llm_ray.runtime.streaming.asker import open_asker
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec
 from llm2llm_ray.runtime.streaming.streams import RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, EngineTransport
 from llm2llm_ray.storage.files import Files

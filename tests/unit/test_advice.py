@@ -105,6 +105,12 @@ def test_classes_without_seeds_and_with_one(tmp_path: Path) -> None:
     assert first.startswith("All seeds have the label billing:")
 
 
+def test_a_class_that_is_in_one_fold_only_is_told(tmp_path: Path) -> None:
+    seeds = [*rows(30, ("billing",), 0), {"text": "one alone", "label": "login"}]
+    *_, line = told(tmp_path, seeds=seeds, evaluation={"error_source": "cross_fit"})
+    assert line.startswith("All seeds of the label login are in one fold")
+
+
 def test_errors_from_dev_need_dev_rows_of_each_class(tmp_path: Path) -> None:
     (line,) = told(tmp_path, evaluation={"error_source": "dev"})
     assert line.startswith("No dev row has the label login: errors come from dev")

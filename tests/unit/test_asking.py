@@ -261,8 +261,9 @@ def test_the_same_place_asks_the_same_question() -> None:
 def test_peers_are_of_the_same_class_never_the_mistake_and_hang_on_nothing_but_the_draw(
     order: Sequence[Example], mistake: Example, count: int, draw: str
 ) -> None:
-    found = Peers(TASK, order).beside(mistake, count, draw)
-    assert found == Peers(TASK, SEEDS).beside(mistake, count, draw)
+    wrong = Graded(example=mistake, completion="", answer=None, correct=False)
+    found = Peers(TASK, order).beside(wrong, count, draw)
+    assert found == Peers(TASK, SEEDS).beside(wrong, count, draw)
     assert len({peer.id for peer in found}) == len(found) == min(count, 5)
     assert mistake.id not in {peer.id for peer in found}
     assert {peer.output for peer in found} <= {mistake.output}

@@ -87,17 +87,18 @@ def test_status_of_a_finished_run(call: Call, tmp_path: Path) -> None:
     assert "0.750 (95 % interval 0.531 to 0.888)" in out
 
 
-def test_status_of_a_training_shows_its_last_whole_line(call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "label"), [({"stage": "train"}, "001"), ({"stage": "fold", "fold": 2}, "001-fold-2")])
+def test_status_of_a_training_shows_its_last_whole_line(stage: dict[str, object], label: str, call: Call, tmp_path: Path) -> None:
     writer = Writer(tmp_path / "runs" / "toy")
     writer.write("first iteration")
-    writer.events.add("stage_started", stage="train", iteration=1, key="c" * 64)
-    log = TrainingLog(writer.files, f"train/001-{'c' * 12}")
+    writer.events.add("stage_started", iteration=1, key="c" * 64, **stage)
+    log = TrainingLog(writer.files, f"train/{label}-{'c' * 12}")
     for update in (1, 2, 3):
         log.write(update=update, total=10, loss=2.0 / update, seconds=2.0)
     with writer.files.open_append(log.path) as stream:
         stream.write(b'{"time": 1, "upda')
     _, out, _ = call("status", "toy")
-    assert "iteration 2/2 · train · update 3/10 · loss 0.667 · 2.0 s each · 0:14 left" in out
+    assert f"iteration 2/2 · {stage['stage']} · update 3/10 · loss 0.667 · 2.0 s each · 0:14 left" in out
     assert "broken off" in out and "The same `llm2llm run` goes on from here." in out
 
 

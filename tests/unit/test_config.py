@@ -63,7 +63,8 @@ def test_an_unknown_key_suggests_the_right_one(file: Path, override: str, field:
         ("student.learning_rate=.nan", "student.learning_rate", "nan"),
         ("teacher.kind=api", "teacher.kind", "'api'"),
         ("run.name=A b", "run.name", "'A b'"),
-        ("evaluation.error_source=cross_fit", "evaluation.error_source", "'cross_fit'"),
+        ("evaluation.error_source=cross", "evaluation.error_source", "'cross'"),
+        ("evaluation.folds=1", "evaluation.folds", "1"),
     ],
 )
 def test_a_wrong_value_is_named(file: Path, override: str, field: str, value: str) -> None:

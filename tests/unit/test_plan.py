@@ -136,6 +136,17 @@ def test_a_snapshot_of_each_student_takes_its_space_and_its_seconds_and_no_train
     )
 
 
+def test_cross_fit_trains_a_student_for_each_fold_in_every_iteration() -> None:
+    seeds, crossed = planned(), planned("evaluation.error_source=cross_fit", "evaluation.folds=2")
+    steps = {(step.group, step.name): step.expected for step in crossed.steps}
+    whole, parts = steps["iteration 0", "train"], [steps["iteration 0", f"fold {fold}"] for fold in (1, 2)]
+    assert (whole.rows, [part.rows for part in parts]) == (32, [16, 16])
+    assert all(0 < part.updates < whole.updates and 0 < part.trained_tokens < whole.trained_tokens for part in parts)
+    assert crossed.disk.students_gib == pytest.approx((4 + 3 * 2) / 4 * seeds.disk.students_gib)
+    for name in ("answers", "calls"):
+        assert sum_of(crossed, name) == sum_of(seeds, name)
+
+
 def test_a_baseline_is_planned_where_the_rows_outgrow_the_automatic_updates() -> None:
     many = ["student.updates=auto", "augmentation.per_wrong=20"]
     steps = {(step.group, step.name): step for step in planned(*many).steps}

@@ -20,10 +20,11 @@ def config(tmp_path: Path) -> Config:
     return load_config(file)
 
 
-def test_training() -> None:
+@pytest.mark.parametrize("stage", ["train", "fold 2 of 4"])
+def test_training(stage: str) -> None:
     line = {"update": 12, "total": 35, "seconds": 2.1, "loss": 0.5}
-    status = {"stage": "train", "iteration": 1, "since": 100.0, "training": line}
-    assert describe(status, 3, 163.0) == "iteration 2/3 · train · update 12/35 · loss 0.500 · 2.1 s each · 0:48 left · 1:03"
+    status = {"stage": stage, "iteration": 1, "since": 100.0, "training": line}
+    assert describe(status, 3, 163.0) == f"iteration 2/3 · {stage} · update 12/35 · loss 0.500 · 2.1 s each · 0:48 left · 1:03"
 
 
 def test_a_round_shows_both_roles_and_what_is_left_of_the_students() -> None:

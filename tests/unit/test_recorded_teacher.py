@@ -30,7 +30,7 @@ from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers, lineage_teacher
 from llm2llm_ray.rounds.first_requests import first_of_every_row
 from llm2llm_ray.rounds.versioning import RecordedVersions
 from llm2llm_ray.runtime.driver.recorded_replies import came_of, given_replies
-from llm2llm_ray.runtime.streaming.asker import RecordedSource, RoleSpec, StreamRole
+from llm2llm_ray.runtime.streaming.stream_role import RecordedSource, RoleSpec, StreamRole
 from llm2llm_ray.runtime.streaming.transports import ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies

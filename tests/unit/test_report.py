@@ -178,6 +178,7 @@ def test_hostile_texts_are_shown_and_do_nothing(html: str, page: Page, text: str
         ({"iterations": 1}, "iterations", "Right on the seed rows with"),
         ({"iterations": 1, "error_source": "dev"}, "iterations", "Right on the dev rows"),
         ({"iterations": 1, "error_source": "early"}, "iterations", "as the student answered them before it knew them by heart"),
+        ({"iterations": 1, "error_source": "cross_fit"}, "iterations", "that was trained without it"),
     ],
 )
 def test_a_run_that_lacks_something_says_so(made: Callable[..., Page], shape: dict[str, object], section: str, says: str) -> None:

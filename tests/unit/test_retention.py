@@ -74,6 +74,20 @@ def test_snapshots_go_once_the_run_is_finished_and_not_before(tmp_path: Path) ->
     assert not (tmp_path / "done" / path).exists() and (tmp_path / "done" / path.removesuffix("-early")).exists()
 
 
+def test_students_of_folds_go_once_the_run_is_finished_and_not_before(tmp_path: Path) -> None:
+    path = "students/000-fold-1-0123456789ab"
+
+    def with_fold(record: RunRecord) -> RunRecord:
+        record.files.write_once(f"{path}/model.safetensors", b"x" * 60_000)
+        return record
+
+    assert path not in [
+        item.path for item in inventory(with_fold(Writer(tmp_path / "open").write("second training"))) if item.can_go
+    ]
+    items = {item.path: item for item in inventory(with_fold(Writer(tmp_path / "done").write()))}
+    assert items[path].can_go and "fold" in items[path].why
+
+
 def test_looking_changes_nothing(tmp_path: Path) -> None:
     record = Writer(tmp_path).write()
     before = contents(tmp_path, *[path.name for path in tmp_path.iterdir()])

@@ -25,14 +25,18 @@ from llm2llm_ray.config.schedule import fixed_updates, num_iterations
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
+from llm2llm_ray.protocols import ErrorSource
+from llm2llm_ray.rounds.folds import Fold, folds, folds_for
 from llm2llm_ray.rounds.round_inputs import committed
 from llm2llm_ray.rounds.versioning import COMMIT_VERSION, ROUND_VERSION
 from llm2llm_ray.runtime.driver.driver import outcome
+from llm2llm_ray.runtime.driver.error_sources import error_source
 from llm2llm_ray.runtime.driver.evaluate import examine
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
-from llm2llm_ray.runtime.streaming.asker import RoleSpec
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec
 from llm2llm_ray.runtime.streaming.streams import RayAugmented, RayGraded
+from llm2llm_ray.runtime.streaming.transports import EngineRoute
 from llm2llm_ray.runtime.training.trainer import TRAIN_VERSION, training_inputs
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import stage_key
@@ -55,6 +59,7 @@ SCRIPT = {"teacher.kind": "scripted", "teacher.model": "replies.jsonl"}
 REPLIES = {"teacher.kind": "recorded", "teacher.model": "replies.jsonl"}
 RECORDED = {"evaluation.recorded_answers": "answers.jsonl"}
 LORA = {"student.method": "lora"}
+CROSS = {"evaluation.error_source": "cross_fit"}
 SAMPLED = {"evaluation.judge_by": "pass_rate"}
 MONEY = {"teacher.budget.money": 2.0, "teacher.budget.price_per_million_prompt_tokens": 1.0}
 
@@ -113,7 +118,7 @@ def inputs_of(config: Config) -> tuple[Inputs, list[Example]]:
         teacher_sha=script_sha(teacher.model) if teacher_sha is None else teacher_sha,
         judge_model=config.judge.model if config.judge else "", judge_sha=_judge_sha(config),
         recorded_sha=script_sha(recorded) if recorded else "",
-        replies_sha=script_sha(teacher.replies) if teacher.replies else "",
+        replies_sha=script_sha(teacher.replies) if teacher.replies else "", folds=folds_for(config, task, splits.seed),
         seeds=version(splits.seed), dev=version(splits.dev), test=version(splits.test),
     )  # fmt: skip
     return inputs, splits.seed
@@ -135,11 +140,13 @@ class Noted:
     def __init__(self, changes: Mapping[str, Any]) -> None:
         config = config_of(changes)
         self.inputs, seeds = inputs_of(config)
-        self.parts = Parts(inputs=self.inputs, files=Files("run"), progress=None, make_asker=lambda **options: None)
+        self.parts = Parts(
+            inputs=self.inputs, files=Files(str(Path.cwd() / "run")), progress=None, make_asker=lambda **options: None
+        )
         self.keys: Keys = {}
         list(
             llm2llm(
-                trainer=self, versions=self, errors=self.parts.error_source(self.inputs.seeds),
+                trainer=self, versions=self, errors=self.errors(),
                 augmenter=self.parts.augmenter(seeds, self.inputs.seeds.id), iterations=num_iterations(config),
                 continue_training=config.student.start_from == "previous",
             )
@@ -151,21 +158,36 @@ class Noted:
             self._note("exam", who, self.parts.graded(Student(path=who, sha=sha, iteration=0), test).inputs)
         self._note("teacher exam", 0, self.parts.teacher_exam(test, seeds).inputs)
 
+    def errors(self) -> ErrorSource:
+        return error_source(self.parts, self.inputs.seeds, self._train_without)
+
     def _note(self, name: str, which: object, inputs: Mapping[str, Any]) -> None:
         stage, version = {
-            "train": ("train", TRAIN_VERSION), "round": ("round", ROUND_VERSION), "commit": ("commit", COMMIT_VERSION),
+            "train": ("train", TRAIN_VERSION), "fold": ("train", TRAIN_VERSION),
+            "round": ("round", ROUND_VERSION), "commit": ("commit", COMMIT_VERSION),
             "exam": ("exam", ROUND_VERSION), "teacher exam": ("exam", ROUND_VERSION),
         }[name]  # fmt: skip
         self.keys[name, which] = stage_key(stage, version, inputs)
 
     def _train(
-        self, which: object, dataset: DatasetVersion, start: Student | None, updates: int | None, early_at: float | None = None
+        self,
+        which: object,
+        dataset: DatasetVersion,
+        start: Student | None,
+        updates: int | None,
+        early_at: float | None = None,
+        fold: Fold | None = None,
     ) -> None:
         inputs, sha = self.inputs, start.sha if start else self.inputs.student_sha
-        self._note("train", which, training_inputs(
+        self._note("fold" if fold else "train", which, training_inputs(
             inputs.config.student, inputs.task, cast(Any, inputs.device), dataset=dataset.id, start=sha, updates=updates,
-            early_at=early_at,
+            early_at=early_at, left_out=fold.id if fold else None,
         ))  # fmt: skip
+
+    def _train_without(self, fold: Fold, dataset: DatasetVersion, start: Student | None) -> Student:
+        self._train((dataset.iteration, fold.number), dataset, start, 9, fold=fold)
+        sha = f"M{dataset.iteration} without {fold.id}"
+        return Student(path=f"m-{fold.number}", sha=sha, iteration=dataset.iteration)
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         student, seeds = self.inputs.config.student, self.inputs.seeds.num_rows
@@ -189,7 +211,7 @@ class Noted:
             dataset=dataset.id, held_out=held_out,
         ))  # fmt: skip
         if dataset.iteration == 0:
-            row = self._asked("student's reply", augmented.graded.solve, ROW)
+            row = self._asked("student's reply", augmented.graded.solve, {**ROW, "fold": 0} if self.inputs.folds else ROW)
             self._asked("teacher's reply", augmented.augment, row)
             if augmented.judge:
                 self._asked("judge's reply", augmented.judge, CANDIDATE)
@@ -226,7 +248,7 @@ def changed(before: Keys, after: Keys) -> set[str]:
 
 
 T, R, C, E, X, s, t = "train", "round", "commit", "exam", "teacher exam", "student's reply", "teacher's reply"
-v = "judge's reply"
+v, F = "judge's reply", "fold"
 NOTHING: set[str] = set()
 ANSWERS = {R, C, E, s}
 """The student answers otherwise. (A commit's inputs hold its round's key.)"""
@@ -397,6 +419,12 @@ TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
     ("run.seed", 1, {R, C, t, v}, VOTES),
     ("evaluation.error_source", "dev", {R, C}, {}),
     ("evaluation.error_source", "early", {T, R, C, s}, {}),  # its students are trained anew, for the snapshot
+    ("evaluation.error_source", "cross_fit", {R, C, s, t}, {}),
+    ("evaluation.folds", 3, NOTHING, {}),
+    ("evaluation.folds", 3, {F, R, C, s, t}, CROSS),
+    ("student.learning_rate", 1e-3, {T, F}, CROSS),
+    ("task.seed", "other/seed.jsonl", {T, F, R, C, X, t}, CROSS),
+    ("run.seed", 1, {R, C, t}, CROSS),  # the folds are the same
     ("evaluation.early_at", 0.5, NOTHING, {}),
     ("evaluation.early_at", 0.5, {T, R, C, s}, {"evaluation.error_source": "early"}),
     ("evaluation.max_tokens", 9, {R, C, E, s}, {}),
@@ -479,9 +507,28 @@ def test_errors_come_from_the_snapshot_and_exams_are_the_students_own() -> None:
     student = Student(path="m", sha="M0", iteration=0, early=Snapshot(path="m-early", sha="early", update=3))
     seeds, test = noted.inputs.seeds, noted.inputs.test
     assert test is not None
-    stream, exam = noted.parts.error_source(seeds).stream(student, seeds), noted.parts.graded(student, test)
-    assert (stream.weights, stream.inputs["model"], stream.rows) == ("m-early", "early", seeds)
-    assert (exam.weights, exam.inputs["model"]) == ("m", "M0")
+    stream, exam = cast(RayGraded, noted.errors().stream(student, seeds)), noted.parts.graded(student, test)
+    assert (stream.weights, stream.inputs["model"], stream.rows) == (("m-early",), "early", seeds)
+    assert (exam.weights, exam.inputs["model"]) == (("m",), "M0")
+
+
+@pytest.mark.parametrize("start_from", ["base", "previous"])
+def test_each_folds_rows_are_answered_by_the_student_that_did_not_see_them(start_from: str) -> None:
+    noted = Noted(CROSS | {"student.start_from": start_from})
+    student, seeds = Student(path="m", sha="M0", iteration=0), noted.inputs.seeds
+    stream = cast(RayGraded, noted.errors().stream(student, seeds))
+    routes = [cast(EngineRoute, voice.route) for voice in stream.solve.by_fold]
+    assert [route.weights for route in routes] == [
+        (f"m-{fold.number}", f"M0 without {fold.id}") for fold in folds(noted.inputs.folds)
+    ]
+    assert stream.weights == ("m-0", "m-1", "m-2", "m-3") and stream.inputs["model"] == "M0"
+    goes_on = {noted.keys["fold", (1, number)] for number in range(4)}
+    trained = training_inputs(
+        noted.inputs.config.student, noted.inputs.task, "cpu", dataset=f"{seeds.id}+", updates=9, early_at=None,
+        start=f"M0 without {folds(noted.inputs.folds)[2].id}" if start_from == "previous" else noted.inputs.student_sha,
+        left_out=folds(noted.inputs.folds)[2].id,
+    )  # fmt: skip
+    assert stage_key("train", TRAIN_VERSION, trained) in goes_on, "never from a student that saw the fold"
 
 
 def same(before: Keys, after: Keys, *names: str) -> list[str]:

@@ -17,7 +17,8 @@ from llm2llm_ray.config import AugmentationConfig, BudgetConfig, RelabelConfig, 
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.rounds.augmenting import ASKED, Augment, Peers
 from llm2llm_ray.rounds.judging import JUDGED, Judge
-from llm2llm_ray.runtime.streaming.asker import Asker, RoleSpec, StreamRole
+from llm2llm_ray.runtime.streaming.asker import Asker
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec, StreamRole
 from llm2llm_ray.runtime.streaming.transports import ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.replies import read_replies

@@ -18,7 +18,7 @@ from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.rounds.augmenting import ASKED, UNTOUCHED, Augment, Peers
 from llm2llm_ray.rounds.rows import round_rows, tally
 from llm2llm_ray.rounds.solving import SOLVED, Solve
-from llm2llm_ray.runtime.streaming.asker import RoleSpec
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec
 from llm2llm_ray.runtime.streaming.streams import ROW_COLUMNS, RayAugmented, RayGraded
 from llm2llm_ray.runtime.streaming.transports import RecordedRoute
 from llm2llm_ray.storage.files import Files

@@ -20,7 +20,9 @@ from ray.data import DataContext
 from llm2llm_ray.algorithm import llm2llm
 from llm2llm_ray.config.schedule import num_iterations
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds.folds import Fold
 from llm2llm_ray.rounds.versioning import RecordedVersions
+from llm2llm_ray.runtime.driver.error_sources import error_source
 from llm2llm_ray.runtime.driver.evidence import collect
 from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.runtime.driver.inputs import Inputs
@@ -117,10 +119,10 @@ class Driver:
     def _iterations(
         self, parts: Parts, seeds: DatasetVersion, trainer: RayTrainer, versions: RecordedVersions, worth: WorthAsking
     ) -> Iterator[Iteration]:
-        config = self._inputs.config
+        config, announced = self._inputs.config, _Announced(trainer, self._before_training, self._inputs.config.evaluation.folds)
         loop = llm2llm(
-            trainer=_Announced(trainer, self._before_training),
-            errors=parts.error_source(seeds),
+            trainer=announced,
+            errors=error_source(parts, seeds, announced.train_without),
             augmenter=parts.augmenter(self._store.rows(seeds), seeds.id),
             versions=versions,
             iterations=num_iterations(config),
@@ -240,12 +242,16 @@ def outcome(told: Mapping[str, Any]) -> str:
 class _Announced:
     """The trainer, saying when it begins."""
 
-    def __init__(self, trainer: RayTrainer, before: Callable[[str, int], None]) -> None:
-        self._trainer, self._before = trainer, before
+    def __init__(self, trainer: RayTrainer, before: Callable[[str, int], None], folds: int) -> None:
+        self._trainer, self._before, self._folds = trainer, before, folds
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         self._before("train", dataset.iteration)
         return self._trainer.train(dataset, start)
+
+    def train_without(self, fold: Fold, dataset: DatasetVersion, start: Student | None) -> Student:
+        self._before(f"fold {fold.number + 1} of {self._folds}", dataset.iteration)
+        return self._trainer.train_without(fold, dataset, start)
 
 
 def quiet_data_context() -> None:

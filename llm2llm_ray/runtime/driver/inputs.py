@@ -44,6 +44,8 @@ class Inputs:
     device: str
     seeds: DatasetVersion
     """D^0, committed."""
+    folds: Mapping[str, int] = field(default_factory=dict)
+    """Seed id -> fold, with cross-fitted errors (rounds/folds.py)."""
     dev: DatasetVersion | None
     test: DatasetVersion | None
 

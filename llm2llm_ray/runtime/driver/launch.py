@@ -134,6 +134,7 @@ def prepare(
         "replies_told": asdict(given.about) if given else {},
         "recorded_sha": script_sha(recorded) if recorded else "",
         "seeds": seeds,
+        "folds": checked.folds,
         "dev": _held_out(files, "dev", splits.dev),
         "test": _held_out(files, "test", splits.test),
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 from llm2llm_ray.asking import answerer
@@ -25,8 +24,9 @@ from llm2llm_ray.runtime.driver.in_flight import asked_in_flight, enough, studen
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.writing_role import writer
 from llm2llm_ray.runtime.serving.engines import EngineSpec, app_name, in_flight_of, load_weights
-from llm2llm_ray.runtime.streaming.asker import RecordedSource, RoleSpec, open_asker
-from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayErrorSource, RayGraded
+from llm2llm_ray.runtime.streaming.asker import open_asker
+from llm2llm_ray.runtime.streaming.stream_role import RecordedSource, RoleSpec, Voice
+from llm2llm_ray.runtime.streaming.streams import RayAugmenter, RayGraded
 from llm2llm_ray.runtime.streaming.transports import EngineRoute, NoRoute, RecordedRoute, RepliesRoute, Route, ServiceRoute
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events
@@ -85,48 +85,40 @@ class Parts:
     def _spec(self, role: Literal["student", "teacher", "judge"], model: str, sha: str, engine: Any) -> EngineSpec:
         return EngineSpec(role=role, app=app_name(self.inputs.app_of, role), model=model, sha=sha, engine=engine)
 
-    def error_source(self, seeds: DatasetVersion) -> RayErrorSource:
-        """`seed`: the rows of D^0 (of D^i in the ablation); `dev`: the held-out split. Either way a list of Parquet parts.
-        `early`: the seeds, answered by the snapshot that the training left."""
-
-        def rows_for(dataset: DatasetVersion) -> DatasetVersion:
-            if self.config.evaluation.error_split == "dev":
-                assert self.inputs.dev is not None
-                return self.inputs.dev
-            return dataset if self.config.augmentation.augment_augmented else seeds
-
-        def asked(student: Student) -> Student:
-            if self.config.evaluation.error_source != "early":
-                return student
-            assert student.early is not None, "the trainer leaves a snapshot where the config asks it"
-            return replace(student, path=student.early.path, sha=student.early.sha, early=None)
-
-        return RayErrorSource(graded=partial(self.graded, in_round=True), rows_for=rows_for, asked=asked)
-
     def graded(self, student: Student, rows: DatasetVersion, *, in_round: bool = False) -> RayGraded:
         """`student` on these rows through the resident engine: greedily, and in rounds as `evaluation.judge_by` says."""
         self.ready()
-        config, iteration, answering = self.config, student.iteration, self._student_answering(student)
+        config, iteration, voice = self.config, student.iteration, self.voice(student)
         solve = RoleSpec(
             name="student",
             role=student_role(config, self.inputs.task, in_round=in_round),
             adds=SOLVED,
-            route=self._student_route(student),
-            answerer=answering,
+            route=voice.route,
+            answerer=voice.answerer,
+            replies=voice.replies,
             run_root=self.inputs.run_root,
-            replies=f"replies/student-{student.sha[:12]}",
             in_flight=student_in_flight(config, self.inputs.device, rows.num_rows),
             progress=self.progress,
             asker=self.student_asker,
         )
         named: dict[str, Any] = {"student": student.sha, "rows": rows.id, "iteration": iteration, "in_round": in_round}
-        inputs = solved(config, self.inputs.task, answering, **named)
+        inputs = solved(config, self.inputs.task, voice.answerer, **named)
         engine = config.student.engine
         alone = config.evaluation.in_flight or max(
             enough(self.inputs.device, engine), engine.replicas * in_flight_of(engine.max_num_seqs)
         )
-        weights = None if config.evaluation.recorded_answers else student.path
-        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, weights)
+        return self._stream(rows, solve, iteration, inputs, lambda: self._load(student), alone, self.weights_of(student))
+
+    def voice(self, student: Student) -> Voice:
+        """Who answers where `student` is asked."""
+        return Voice(
+            route=self._student_route(student), answerer=self._student_answering(student),
+            replies=f"replies/student-{student.sha[:12]}",
+        )  # fmt: skip
+
+    def weights_of(self, student: Student) -> tuple[str, ...]:
+        """What an engine has to load for it."""
+        return () if self.config.evaluation.recorded_answers else (student.path,)
 
     def teacher_exam(self, rows: DatasetVersion, seeds: Iterable[Example]) -> RayGraded:
         """The teacher itself on these rows, asked as a judge is: an upper bound people ask for, and what its votes are worth."""
@@ -199,7 +191,7 @@ class Parts:
         inputs: Mapping[str, Any],
         prepare: Any,
         in_flight_alone: int,
-        weights: str | None = None,
+        weights: tuple[str, ...] = (),
     ) -> RayGraded:
         return RayGraded(
             files=self.files, rows=rows, solve=solve, iteration=iteration, inputs=inputs, prepare=prepare,

@@ -22,7 +22,7 @@ def writer(inputs: Inputs, settings: AugmentationConfig, seeds: Iterable[Example
         check_unchanged(file, inputs.teacher_sha)
         rows = read_given(file)
         return lambda iteration: Given(task, rows, file=file, settings=settings, iteration=iteration)
-    peers = Peers(task, seeds)
+    peers = Peers(task, seeds, inputs.folds)
     return lambda iteration: Augment(
         task, peers, teacher=config.teacher, settings=settings, iteration=iteration, run_seed=config.run.seed
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from typing import Any
 
@@ -159,7 +159,7 @@ def _evaluated(config: Config, checked: Checked) -> Iterator[tuple[str, list[Exa
 def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
     """The longest prompt that each row that can be wrong can make: beside the longest examples, with the longest answer shown."""
     most, context, settings = config.teacher.max_tokens, config.teacher.engine.max_model_len, asking(config)
-    peers = _Longest(checked.task, checked.splits.seed)
+    peers = _Longest(checked.task, checked.splits.seed, checked.folds)
     augment = Augment(checked.task, peers, teacher=config.teacher, settings=settings, iteration=0, run_seed=config.run.seed)
     rounds = max(1, num_iterations(config) - 1)
     calls = min(_CALLS, rounds * len(rows_per_call(settings.per_wrong, settings.per_call)))
@@ -169,7 +169,9 @@ def _asking(config: Config, checked: Checked, tokenizer: Any) -> Iterator[str]:
     misfits = []
     for row in mistakes:
         said = " word" * config.evaluation.max_tokens if settings.show_wrong_answer else ""
-        targets = [Graded(example=row, completion=said, answer=None, correct=right) for right in (False, True)[:kinds]]
+        fold = checked.folds.get(row.id, checked.folds.get(rows[0].id))  # an augmented row is in its seed's
+        target = Graded(example=row, completion=said, answer=None, correct=False, fold=fold)
+        targets = [replace(target, correct=right) for right in (False, True)[:kinds]]
         prompts = (augment.request(target, ordinal, 0).prompt for target in targets for ordinal in range(calls))
         prompt = len(_chat_ids(tokenizer, max(prompts, key=_characters), _MERGE))
         if answer_room(prompt, max_tokens=most, context=context) != most:
@@ -251,12 +253,13 @@ def _characters(prompt: Prompt) -> int:
 class _Longest(Peers):
     """The longest examples that can stand beside a wrong one, instead of drawn ones; of any group that it may be taken for."""
 
-    def beside(self, mistake: Example, count: int, draw: str) -> list[Example]:
+    def beside(self, mistake: Graded, count: int, draw: str) -> list[Example]:
         return nlargest(count, super().beside(mistake, _ALL_PEERS, draw), key=_size)
 
     def confused(self, mistake: Graded, count: int, draw: str) -> list[Example]:
         own = self._task.group(mistake.example)
-        others = (nlargest(count, rows, key=_size) for group, rows in self._groups.items() if group != own)
+        groups = ((group, rows) for (fold, group), rows in self._groups.items() if fold == mistake.fold)
+        others = (nlargest(count, rows, key=_size) for group, rows in groups if group != own)
         return max(others, key=lambda rows: sum(map(_size, rows)), default=[])
 
 

@@ -18,10 +18,11 @@ import ray
 
 from llm2llm_ray.errors import StreamConsumed, UserError
 from llm2llm_ray.protocols import WrongStream
-from llm2llm_ray.runtime.streaming.asker import RoleSpec
+from llm2llm_ray.rounds.folds import FOLD
 from llm2llm_ray.runtime.streaming.role_operator import add_role
+from llm2llm_ray.runtime.streaming.stream_role import RoleSpec
 from llm2llm_ray.storage.files import Files
-from llm2llm_ray.types import DatasetVersion, Student
+from llm2llm_ray.types import DatasetVersion
 
 ROWS_PER_BLOCK_ALONE = 16
 """Where nobody waits for the wrong rows: a block costs Ray Data its processor time whatever its size."""
@@ -53,8 +54,8 @@ class RayGraded:
     prepare: Callable[[], None]
     in_flight_alone: int
     """Student requests open at once when no teacher waits for the wrong answers: no reason to send them in waves."""
-    weights: str | None = None
-    """Folder or URI that `prepare` loads; None: a student that needs none."""
+    weights: tuple[str, ...] = ()
+    """Folders or URIs of the students that answer; `prepare` loads the first. Empty: nobody needs any."""
     consumed: bool = False
 
     def wrong(self) -> RayWrong:
@@ -67,10 +68,11 @@ class RayGraded:
         if self.consumed:
             raise StreamConsumed(f"the stream of iteration {self.iteration} has flowed already; read {folder} instead")
         self.consumed = True
-        if self.weights is not None and "://" not in self.weights and not os.path.isdir(self.weights):
+        gone = next((path for path in self.weights if "://" not in path and not os.path.isdir(path)), None)
+        if gone is not None:
             raise UserError(
-                f"{self.weights}: this student is gone (`llm2llm gc` removes students of finished runs), but the changed config "
-                "asks it again; remove the train stage's record beside it in stages/ to train it anew, or start a new run.name"
+                f"{gone}: this student is gone (`llm2llm gc` removes students of finished runs), but the changed config "
+                "asks it again; remove its training's record in stages/ to train it anew, or start a new run.name"
             )
         stream = uuid.uuid4().hex
         if self.solve.progress is not None:
@@ -80,7 +82,8 @@ class RayGraded:
             loaded = beside.submit(self.prepare)  # while the stream's processes start; requests name the weights they mean
             per_block = block_rows(self.rows.num_rows, self.rows_per_block, alone=not further)
             roles = [replace(spec, stream=stream) for spec in (solve, *further)]
-            self._write(folder, roles, per_block, self.rows.parts, ROW_COLUMNS)
+            columns = [*ROW_COLUMNS, FOLD] if self.solve.by_fold else ROW_COLUMNS
+            self._write(folder, roles, per_block, self.rows.parts, columns)
             loaded.result()
 
     def go_on(self, graded: str, folder: str, further: Sequence[RoleSpec]) -> None:
@@ -136,20 +139,6 @@ class RayAugmented:
         role: Any = self.augment.role
         aimed = replace(self.augment, role=role.aimed_at(self.choose(graded)))
         self.graded.go_on(graded, folder, tuple(filter(None, (aimed, self.judge))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RayErrorSource:
-    """`seed` (the rows of D^0, or of D^i with augment_augmented) and `dev` differ only in `rows_for`, `early` in `asked`."""
-
-    graded: Callable[[Student, DatasetVersion], RayGraded]
-    rows_for: Callable[[DatasetVersion], DatasetVersion]
-    """D^i -> the rows to evaluate."""
-    asked: Callable[[Student], Student] = lambda student: student
-    """M^i -> who answers."""
-
-    def stream(self, student: Student, dataset: DatasetVersion) -> RayGraded:
-        return self.graded(self.asked(student), self.rows_for(dataset))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.machine import Device, free_gib
 from llm2llm_ray.planning.model_size import parameters
 from llm2llm_ray.planning.plan import training_gib
+from llm2llm_ray.rounds.folds import Fold, root_of
 from llm2llm_ray.runtime.connection import device_of
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.node_copy import fetched
@@ -30,11 +31,13 @@ from llm2llm_ray.runtime.training.worker import TrainJob
 from llm2llm_ray.runtime.training.workers import TrainingWorkers
 from llm2llm_ray.storage.files import Files
 from llm2llm_ray.storage.stages import Events, StageRecords, stage_key
-from llm2llm_ray.storage.training_log import TrainingLog, log_stem
+from llm2llm_ray.storage.training_log import TrainingLog, fold_label, log_stem
+from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.tasks.task import Task, identity
 from llm2llm_ray.types import DatasetVersion, Snapshot, Student
 
-STAGE = "train"
+STAGE, FOLD_STAGE = "train", "fold"
+"""`fold`: of a student that is trained without one fold (`evaluation.error_source: cross_fit`)."""
 TRAIN_VERSION = 3
 """Raised by hand when the code comes to train other weights from the same inputs."""
 WITHOUT_EFFECT = {"engine", "model", "micro_batch_size", "max_failures", "checkpoint_every_updates", "start_from"}
@@ -52,9 +55,11 @@ def training_inputs(
     start: str,
     updates: int | None,
     early_at: float | None,
+    left_out: str | None = None,
 ) -> dict[str, Any]:
-    """What a training depends on: the inputs of its key. `updates` is what `student.updates` comes to (`fixed_updates`). A
-    training that leaves a snapshot has another key, and the same weights in the end."""
+    """What a training depends on: the inputs of its key. `updates` is what `student.updates` comes to (`fixed_updates`),
+    `left_out` the id of the fold that is not trained on. A training that leaves a snapshot has another key, and the same weights
+    in the end."""
     settings = student.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     settings |= {"precision": precision_of(student, device), "zero_stage": zero_stage_of(student, device)}
     if student.method == "full":
@@ -63,7 +68,8 @@ def training_inputs(
     if updates:
         del settings["epochs"]
     early = {} if early_at is None else {"early_at": early_at}
-    return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task)), **early}
+    fold = {} if left_out is None else {"left_out": left_out}
+    return {"dataset": dataset, "start": start, "student": settings, "task": dict(identity(task)), **early, **fold}
 
 
 class RayTrainer:
@@ -101,34 +107,50 @@ class RayTrainer:
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""
-        settings = self._config.student
-        updates = fixed_updates(
-            settings.updates, seeds=self._seed_rows, rows=dataset.num_rows, global_batch_size=settings.global_batch_size
-        )
-        early_at = self._config.evaluation.snapshot_at
+        updates, early_at = self._updates(self._seed_rows, dataset.num_rows), self._config.evaluation.snapshot_at
         return self._student_of(dataset, start, label=f"{dataset.iteration:03d}", updates=updates, early_at=early_at)
+
+    def train_without(self, fold: Fold, dataset: DatasetVersion, start: Student | None) -> Student:
+        """As `train`, and for as many updates by the same rule, on the rows that do not come of the fold's seeds."""
+        rows = sum(root_of(row) not in fold.seeds for row in VersionStore(self._files).rows(dataset))
+        updates = self._updates(self._seed_rows - len(fold.seeds), rows)
+        label = fold_label(dataset.iteration, fold.number)
+        return self._student_of(dataset, start, label=label, updates=updates, early_at=None, fold=fold)
 
     def train_baseline(self, dataset: DatasetVersion, updates: int) -> Student:
         """The matched baseline: `dataset` alone (the seeds), from the base model, for as many updates as another student took."""
         return self._student_of(dataset, None, label="baseline", updates=updates, early_at=None)
 
+    def _updates(self, seeds: int, rows: int) -> int | None:
+        settings = self._config.student
+        return fixed_updates(settings.updates, seeds=seeds, rows=rows, global_batch_size=settings.global_batch_size)
+
     def _student_of(
-        self, dataset: DatasetVersion, start: Student | None, *, label: str, updates: int | None, early_at: float | None
+        self,
+        dataset: DatasetVersion,
+        start: Student | None,
+        *,
+        label: str,
+        updates: int | None,
+        early_at: float | None,
+        fold: Fold | None = None,
     ) -> Student:
         began = time.time()
         start_name = start.path if start else self._base_model
         start_sha = start.sha if start else model_sha(resolve_model(self._base_model))
         inputs = training_inputs(
             self._config.student, self._task, self._device, dataset=dataset.id, start=start_sha, updates=updates,
-            early_at=early_at,
+            early_at=early_at, left_out=fold.id if fold else None,
         )  # fmt: skip
         key = stage_key(STAGE, TRAIN_VERSION, inputs)
         name = log_stem(label, key).removeprefix(f"{STAGE}/")
-        record = self._stages.find(STAGE, key)
+        stage = FOLD_STAGE if fold else STAGE
+        record = self._stages.find(stage, key)
         if record is None:
-            told = {"stage": label if label == "baseline" else STAGE, "iteration": dataset.iteration, "key": key}
+            told = {"stage": label if label == "baseline" else stage, "iteration": dataset.iteration, "key": key}
+            told |= {"fold": fold.number} if fold else {}
             self._events.add("stage_started", **told)
-            job = self._job(dataset, start_name, start_sha, name, updates, early_at)
+            job = self._job(dataset, start_name, start_sha, name, updates, early_at, fold)
             metrics = exported(self._files, job.export)
             if metrics is None:
                 self._check_space(dataset.num_rows, updates, 1 if early_at is None else 2)
@@ -138,7 +160,7 @@ class RayTrainer:
             result = {"path": job.export, "sha": sha, "start_sha": start_sha, "metrics": metrics, **self._early(job, key)}
             iteration = None if label == "baseline" else dataset.iteration
             record = self._stages.record(
-                STAGE, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
+                stage, key, inputs=inputs, result=result, started=began, ended=time.time(), iteration=iteration
             )
             self._events.add("stage_finished", **told)
             if (share := metrics.get("token_accuracy", 1.0)) < KNOWN:  # none: exported by an earlier version
@@ -163,7 +185,14 @@ class RayTrainer:
         return {"early": {"path": folder, "sha": sha, "update": told["update"]}}
 
     def _job(
-        self, dataset: DatasetVersion, start: str, start_sha: str, name: str, updates: int | None, early_at: float | None
+        self,
+        dataset: DatasetVersion,
+        start: str,
+        start_sha: str,
+        name: str,
+        updates: int | None,
+        early_at: float | None,
+        fold: Fold | None,
     ) -> TrainJob:
         return TrainJob(
             student=self._config.student,
@@ -174,6 +203,7 @@ class RayTrainer:
             start=start,
             start_sha=start_sha,
             parts=dataset.parts,
+            left_out=fold.seeds if fold else frozenset(),
             updates=updates,
             early_at=early_at,
             export=f"students/{name}",

@@ -66,6 +66,8 @@ class TrainJob:
     start_sha: str
     parts: tuple[str, ...]
     """Parquet files with the columns id, input, output and weight (1 where there is none)."""
+    left_out: frozenset[str] = frozenset()
+    """Ids of seeds: neither they nor what was grown from them is trained on."""
     updates: int | None
     """Optimizer updates; None: as many as `student.epochs` makes."""
     early_at: float | None
@@ -136,7 +138,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
     student, context = job.student, ray.train.get_context()
     start = node_local(job.start if "://" in job.start else resolve_model(job.start), job.start_sha)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    given = read_rows(job.files, job.parts)
+    given = read_rows(job.files, job.parts, job.left_out)
     pairs = [(job.task.student_prompt(row["input"]), job.task.completion(row["output"])) for row in given]
     encoded, skipped = encode_rows(tokenizer, pairs, student.max_length)
     rows = [replace(row, weight=given[row.number]["weight"]) for row in encoded]
@@ -223,14 +225,14 @@ def _nodes_of(workers: int) -> list[str]:
     return nodes
 
 
-def read_rows(files: Files, parts: Sequence[str]) -> list[dict[str, Any]]:
-    """id, input, output and weight of every row, in the version's order."""
+def read_rows(files: Files, parts: Sequence[str], left_out: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """id, input, output, weight and seed_id of every row in the version's order, but of those left out."""
     rows: list[dict[str, Any]] = []
     for part in parts:
         with files.open_input(part) as stream, pq.ParquetFile(stream) as parquet:
-            known = [name for name in ("id", "input", "output", "weight") if name in parquet.schema_arrow.names]
-            rows += ({"weight": 1.0, **row} for row in parquet.read(columns=known).to_pylist())
-    return rows
+            known = [name for name in ("id", "input", "output", "weight", "seed_id") if name in parquet.schema_arrow.names]
+            rows += ({"weight": 1.0, "seed_id": None, **row} for row in parquet.read(columns=known).to_pylist())
+    return [row for row in rows if (row["seed_id"] or row["id"]) not in left_out]
 
 
 def _train(training: Training, log: TrainingLog, early: int | None, leave_early: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from llm2llm_ray.config import Config
-from llm2llm_ray.config.schedule import num_iterations, worker_cpus
+from llm2llm_ray.config.schedule import num_folds, num_iterations, worker_cpus
 from llm2llm_ray.machine import Device
 from llm2llm_ray.runtime import environment
 from llm2llm_ray.runtime.training.desk import open_desk
@@ -111,7 +111,7 @@ class TrainingWorkers:
         env = environment.training_worker(self._files.root, on_cpu=self._device == "cpu", threads=threads)
         # A lowered micro-batch restarts the group once for each halving, which shall not use up what crashes may.
         halvings = student.micro_batch_size.bit_length() - 1
-        trainings = num_iterations(self._config) + 1
+        trainings = num_iterations(self._config) * (1 + num_folds(self._config)) + 1
         return RunConfig(
             name=NAME,
             storage_path=self._files.absolute(FOLDER),
