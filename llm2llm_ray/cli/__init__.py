@@ -17,6 +17,7 @@ from llm2llm_ray.cli.result_commands import compare, export, report
 from llm2llm_ray.cli.run_commands import evaluate, run
 from llm2llm_ray.cli.scale_command import scale_teacher
 from llm2llm_ray.cli.stop_command import stop
+from llm2llm_ray.cli.study_command import study
 from llm2llm_ray.cli.tasks_command import tasks
 from llm2llm_ray.cli.terminal import errors
 from llm2llm_ray.cli.watch_commands import logs, ls, status
@@ -25,7 +26,7 @@ from llm2llm_ray.terminal_text import shown_lines
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-for command in (init, run, evaluate, tasks, doctor, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
+for command in (init, run, study, evaluate, tasks, doctor, status, ls, logs, stop, scale_teacher, report, compare, export, gc):
     app.command()(command)
 
 

@@ -39,7 +39,8 @@ def run(
         errors.print(f"warning: {shown(line)}", soft_wrap=True)
     from llm2llm_ray.history.progress import Progress
     from llm2llm_ray.history.summary import render
-    from llm2llm_ray.runtime.driver.launch import Interrupted, launch
+    from llm2llm_ray.runtime.driver.following import Interrupted
+    from llm2llm_ray.runtime.driver.launch import launch
 
     with Progress(resolved) as progress:
         try:

@@ -36,8 +36,8 @@ class Progress:
 
     def show(self, status: Mapping[str, Any]) -> None:
         """Takes the driver's status: stage, iteration, since (Unix seconds), rows by role, training line, or in words what it is
-        doing."""
-        line = describe(status, self._config.run.iterations, time.time())
+        doing. A study's also says which cell it is, and of how many iterations."""
+        line = describe(status, status.get("iterations", self._config.run.iterations), time.time())
         if self._live is not None:
             self._live.update(line)
             return
@@ -49,7 +49,7 @@ class Progress:
 
 def describe(status: Mapping[str, Any], iterations: int, now: float) -> str:
     """Example: "iteration 2/3 · train · update 12/35 · 2.1 s each · 0:48 left"."""
-    parts = []
+    parts = [str(status["cell"])] if "cell" in status else []
     if "iteration" in status and status["stage"] not in ("engines", "done"):
         parts.append(f"iteration {status['iteration'] + 1}/{iterations}")
     parts.append(str(status["stage"]))

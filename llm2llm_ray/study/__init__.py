@@ -4,4 +4,6 @@
   their order, and each one's config.
 - `given_rows.py`, `eda.py`: rows for methods that ask no model (duplicates, EDA, more real rows, the nearest real row).
 - `results.py`: what a finished cell says; `statistics.py`: means, differences, intervals, power; `table.py`: a row per method.
+
+Who runs the cells is `runtime/driver/study.py`.
 """

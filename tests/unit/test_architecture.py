@@ -268,7 +268,7 @@ def test_the_command_line_is_these_commands_and_flags() -> None:
             "file", "--text", "--label", "--dev", "--test", "--dev-rows", "--test-rows", "--split-seed", "--name", "--encoding",
             "--force",
         ],
-        "run": ["config", "--set", "--dry-run"], "doctor": ["config", "--set"],
+        "run": ["config", "--set", "--dry-run"], "study": ["spec", "--dry-run"], "doctor": ["config", "--set"],
         "evaluate": ["config", "--model", "--set"], "tasks": [],
         "status": ["run"], "ls": ["folder"], "logs": ["run", "--follow", "-f", "--json"], "stop": ["run", "--wait"],
         "scale-teacher": ["run", "replicas"], "report": ["run", "--out"], "compare": ["run", "other"],

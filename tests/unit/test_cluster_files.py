@@ -177,7 +177,7 @@ def test_the_rayjob_runs_a_config_that_loads_and_a_retry_finds_its_run(tmp_path:
 
 def test_a_stopped_rayjob_may_drain() -> None:
     env = yaml.safe_load(RAY_JOB["runtimeEnvYAML"])["env_vars"]
-    drain = constant("runtime/driver/launch.py", "DRAIN_S")
+    drain = constant("runtime/driver/following.py", "DRAIN_S")
     assert int(env["RAY_JOB_STOP_WAIT_TIME_S"]) >= drain + 15
     assert pods()["head"]["spec"]["terminationGracePeriodSeconds"] >= drain + 15
     assert env.keys().isdisjoint(values(JOB))

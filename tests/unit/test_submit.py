@@ -188,7 +188,7 @@ def test_overrides_reach_the_job_as_they_are(overrides: list[str], same_machine:
 
 
 def test_a_stopped_job_may_drain_and_its_environment_merges_with_the_runs_own() -> None:
-    tree = ast.parse((REPOSITORY / "llm2llm_ray" / "runtime" / "driver" / "launch.py").read_text())
+    tree = ast.parse((REPOSITORY / "llm2llm_ray" / "runtime" / "driver" / "following.py").read_text())
     (drain,) = [
         node.value
         for node in tree.body

@@ -28,11 +28,12 @@ from llm2llm_ray.runtime.driver.exams import Exams
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.parts import Parts
 from llm2llm_ray.runtime.driver.recorded_replies import came_of
+from llm2llm_ray.runtime.driver.resident import Resident
 from llm2llm_ray.runtime.driver.tensorboard import Board
 from llm2llm_ray.runtime.driver.worth_asking import WorthAsking
 from llm2llm_ray.runtime.priority import stands
 from llm2llm_ray.runtime.series import RunMetrics
-from llm2llm_ray.runtime.serving.engines import import_engines, rest_engines
+from llm2llm_ray.runtime.serving.engines import EngineSpec, import_engines, rest_engines
 from llm2llm_ray.runtime.serving.run_engines import RunEngines
 from llm2llm_ray.runtime.training.trainer import RayTrainer
 from llm2llm_ray.storage.files import Files
@@ -44,8 +45,9 @@ from llm2llm_ray.types import DatasetVersion, Example, Iteration, Student
 class Driver:
     """Made an actor where it is launched. Methods run on threads of their own: `status` answers while `run` works."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Inputs, resident: Resident | None = None) -> None:
+        """`resident`: what a session of several runs keeps up; None: the run has its own engines and workers."""
+        self._inputs, self._resident = inputs, resident
         self._files = Files(inputs.run_root)
         self._store = VersionStore(self._files)
         self._events = Events(self._files)
@@ -67,19 +69,18 @@ class Driver:
         asked = filter(None, (config.teacher, config.judge_apart))
         if config.evaluation.recorded_answers is None or any(model.kind == "serve" for model in asked):
             import_engines()  # with the cores to itself: what starts from here on waits for it
-        parts = Parts(inputs=self._inputs, files=self._files, progress=ray.get_runtime_context().current_actor)
+        resident, here = self._resident, ray.get_runtime_context().current_actor
+        askers = {} if resident is None else resident.askers
+        parts = Parts(inputs=self._inputs, files=self._files, progress=here, askers=askers)
         self._trainer = trainer = RayTrainer(
             config, self._inputs.task, self._inputs.run_root, self._inputs.student_model, self._inputs.seeds.num_rows,
-            StageRecords(self._files), self._training_line,
+            self._stages(), self._training_line, None if resident is None else resident.workers,
         )  # fmt: skip
         if not StageRecords(self._files).all():  # a run that goes on may have nothing left to train
             trainer.open()  # its processes start while the engines do
         self._stage("engines", 0)
-        self._engines = engines = RunEngines(
-            parts.engine_specs(), config.cluster, device=self._inputs.device, run_folder=self._inputs.run_root, on_up=self._up
-        )
+        self._engines = engines = self._started(parts.engine_specs())
         parts.ready = engines.ready
-        engines.start()
         seeds = self._inputs.seeds
         versions = self._versions(parts, seeds)
         worth = WorthAsking(parts, versions, self._events, self._store.rows(seeds))
@@ -107,6 +108,20 @@ class Driver:
             collect(self._files, self._engines.specs if self._engines else [])
             if closed:
                 closed.result()
+
+    def _started(self, specs: Sequence[EngineSpec]) -> RunEngines:
+        if self._resident is not None:
+            self._resident.engines.also(specs)
+            return self._resident.engines
+        inputs = self._inputs
+        self._engines = engines = RunEngines(
+            specs, inputs.config.cluster, device=inputs.device, run_folder=inputs.run_root, on_up=self._up
+        )
+        engines.start()
+        return engines
+
+    def _stages(self) -> StageRecords:
+        return StageRecords(self._files) if self._resident is None else self._resident.stages(self._files)
 
     def _up(self, seconds: float, replicas: list[dict[str, Any]]) -> None:
         assert self._engines is not None
@@ -182,6 +197,7 @@ class Driver:
             self._stage,
             inputs.config.evaluation.max_unanswered,
             inputs.config.gates.caps,
+            self._stages(),
         )
 
     def _stage(self, stage: str, iteration: int) -> None:

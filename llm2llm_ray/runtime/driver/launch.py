@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from transformers import AutoTokenizer
 
 from llm2llm_ray.asking.scripted import script_sha
@@ -24,13 +22,12 @@ from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.preflight import Checked
 from llm2llm_ray.runtime.connection import NAMESPACE, connect, device_of, driver_name
-from llm2llm_ray.runtime.driver import evidence
 from llm2llm_ray.runtime.driver.driver import Driver
+from llm2llm_ray.runtime.driver.following import Termination, followed, put_away
 from llm2llm_ray.runtime.driver.inputs import Inputs
 from llm2llm_ray.runtime.driver.leftovers import sweep
 from llm2llm_ray.runtime.driver.memory import MemoryWatch
 from llm2llm_ray.runtime.driver.recorded_replies import given_replies
-from llm2llm_ray.runtime.driver.wrapped_errors import unwrapped
 from llm2llm_ray.runtime.models.folders import model_sha, resolve_model
 from llm2llm_ray.runtime.models.prompt_lengths import check_lengths
 from llm2llm_ray.runtime.serving.engines import stop_engines
@@ -40,21 +37,13 @@ from llm2llm_ray.storage.stages import Events
 from llm2llm_ray.storage.versions import VersionStore
 from llm2llm_ray.types import DatasetVersion, Example
 
-DRAIN_S = 45.0
-_PUT_AWAY_S = 120.0
-_POLL_S = 1.0
-
-
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C, after draining."""
-
 
 def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run to the end and return the report. Raises UserError before anything expensive, Interrupted after a drain."""
     asked = time.time()
     files = Files(config.run_path)
     watch = MemoryWatch(files)
-    with run_lease(files.root), _Termination() as told_to_stop, watch.explained():
+    with run_lease(files.root), Termination() as told_to_stop, watch.explained():
         files.clear_scratch()
         inputs = prepare(config, checked, files, show)
         show({"stage": "starting Ray"})
@@ -76,16 +65,16 @@ def launch(config: Config, checked: Checked, show: Callable[[dict[str, Any]], No
             if inputs["replies_told"]:
                 events.add("recorded_replies", **inputs["replies_told"])
             driver, report = _drive(config, Inputs(**inputs, device=device_of(config.cluster)), show, told_to_stop, watch)
-            files.replace("report.json", _json(report))
+            files.replace("report.json", report_json(report))
             events.add("finished")
-            _put_away(driver, files, told_to_stop)
+            put_away(driver, files, told_to_stop)
             return report
         finally:
             if ray.is_initialized():
                 with contextlib.suppress(RuntimeError):  # Serve was never started
                     stop_engines(config.run.name)
                 ray.shutdown()
-                _wait_for_own_ray(ours)
+                wait_for_own_ray(ours)
 
 
 def prepare(
@@ -176,72 +165,15 @@ def _drive(
         .options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=8)
         .remote(inputs)
     )
-    running = driver.run.remote()
-    while True:
-        done, _ = ray.wait([running], timeout=_POLL_S)
-        if done:
-            with unwrapped():
-                return driver, ray.get(running)
-        with contextlib.suppress(GetTimeoutError, RayActorError):  # busy or restarting: the next poll will tell
-            show(ray.get(driver.status.remote(), timeout=_POLL_S))
-        watch.look()
-        if told_to_stop():
-            _drain(driver, running)
+    return driver, followed(driver, driver.run.remote(), show, told_to_stop, watch)
 
 
-def _put_away(driver: Any, files: Files, told_to_stop: Callable[[], bool]) -> None:
-    """The run is over and told: what fails from here on is told in the evidence's own file."""
-    putting, over = driver.put_away.remote(), time.monotonic() + _PUT_AWAY_S
-    while not ray.wait([putting], timeout=_POLL_S)[0]:
-        if told_to_stop() or time.monotonic() > over:
-            evidence.tell(files, {"not_read": ["all: it took too long"]})
-            return
-    try:
-        ray.get(putting)
-    except RayError as error:
-        evidence.tell(files, {"not_read": [evidence.shortened(error)]})
-
-
-def _drain(driver: Any, running: Any) -> None:
-    """Stop asking, wait for what is in flight, and end the driver. A training goes on from its last checkpoint later."""
-    if ray.get(driver.stop.remote(), timeout=10):
-        ray.wait([running], timeout=DRAIN_S)
-    ray.kill(driver)
-    raise Interrupted("stopped; what was in flight is stored, and the same command goes on from here")
-
-
-class _Termination:
-    """SIGTERM and Ctrl-C as a question instead of an exception. `listen` again after ray.init, which puts its own handlers."""
-
-    def __init__(self) -> None:
-        self._told = False
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def __enter__(self) -> _Termination:
-        self.listen()
-        return self
-
-    def listen(self) -> None:
-        for number in self._before:
-            signal.signal(number, self._hear)
-
-    def _hear(self, number: int, frame: object) -> None:
-        self._told = True
-
-    def __call__(self) -> bool:
-        return self._told
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def _wait_for_own_ray(ours: bool) -> None:
+def wait_for_own_ray(ours: bool) -> None:
     if ours:
         time.sleep(0.5)  # raylet and GCS are our children: give them a moment to end before the process does
 
 
-def _json(report: dict[str, Any]) -> bytes:
+def report_json(report: dict[str, Any]) -> bytes:
     import json
 
     return json.dumps(report, indent=1, default=str).encode()

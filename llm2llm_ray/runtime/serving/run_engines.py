@@ -1,4 +1,5 @@
-"""The engines of one run: started once, beside the first training where the two share no cores, scaled while they serve.
+"""The engines of one run, or of a study's runs: started once, beside the first training where the two share no cores, scaled
+while they serve.
 
 Invariant: `ready` returns only when every engine answers; whoever asks an engine calls it first. Nothing starts an engine later.
 """
@@ -17,7 +18,8 @@ from llm2llm_ray.runtime.serving.engines import EngineSpec, identities, scale_en
 
 
 class RunEngines:
-    """`on_up` is called once with the seconds that the start took and each replica's identity, before `ready` returns."""
+    """`on_up` is called once for each start with the seconds that it took and the identities of its replicas, before `ready`
+    returns."""
 
     def __init__(
         self,
@@ -36,20 +38,34 @@ class RunEngines:
     def start(self) -> None:
         """Returns at once where training goes on elsewhere meanwhile (GPUs of its own, or nodes of its own by label), else when
         the engines are up: on cores that both share, a training would only slow them, and be slowed."""
-        self._started = ThreadPoolExecutor(1, thread_name_prefix="engines").submit(self._start)
+        self._begin(self.specs)
+
+    def also(self, specs: Sequence[EngineSpec]) -> None:
+        """Start those of `specs` that are not among the engines yet, and return as `start` does; the others stay as they are."""
+        there = {spec.app for spec in self.specs}
+        fresh = [spec for spec in specs if spec.app not in there]
+        self.specs += fresh
+        if fresh:
+            self._begin(fresh)
+
+    def _begin(self, specs: Sequence[EngineSpec]) -> None:
+        before = self._started
+        self._started = ThreadPoolExecutor(1, thread_name_prefix="engines").submit(self._start, specs, before)
         apart = bool(self._cluster.labels) or self._device == "gpu"
         if self._cluster.share_gpu or not apart:
             self.ready()
 
     def ready(self) -> None:
-        assert self._started is not None
-        self._started.result()
+        if self._started is not None:
+            self._started.result()
 
-    def _start(self) -> None:
+    def _start(self, specs: Sequence[EngineSpec], before: Future[None] | None) -> None:
+        if before is not None:
+            before.result()
         began = time.time()
-        start_engines(self.specs, self._cluster, device=self._device, run_folder=self._run_folder)
-        self.seconds = time.time() - began
-        self._on_up(self.seconds, [{"role": spec.role, **replica} for spec in self.specs for replica in identities(spec.app)])
+        start_engines(specs, self._cluster, device=self._device, run_folder=self._run_folder)
+        self.seconds += time.time() - began
+        self._on_up(time.time() - began, [{"role": spec.role, **replica} for spec in specs for replica in identities(spec.app)])
 
     def scale(self, role: str, replicas: int) -> tuple[int, list[dict[str, Any]]]:
         """Bring a running engine to so many replicas (with autoscaling: at least); the number before, and who serves now."""

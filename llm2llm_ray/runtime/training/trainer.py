@@ -74,7 +74,7 @@ def training_inputs(
 
 class RayTrainer:
     """`seed_rows`: of D^0. `progress` is called from a thread of its own with the newest line of the training's log, while
-    `train` waits."""
+    `train` waits. `workers`: those of a session of several runs, which are not this one's to close."""
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class RayTrainer:
         seed_rows: int,
         stages: StageRecords,
         progress: Callable[[Mapping[str, Any]], None],
+        workers: TrainingWorkers | None = None,
     ) -> None:
         self._config = config
         self._task = task
@@ -95,7 +96,8 @@ class RayTrainer:
         self._events = Events(self._files)
         self._progress = progress
         self._device: Device = device_of(config.cluster)
-        self._workers = TrainingWorkers(config, self._files, self._device)
+        self._own = workers is None
+        self._workers = workers or TrainingWorkers(config, self._files, self._device)
 
     def open(self) -> None:
         """Start the workers ahead of the first training; without it that one does."""
@@ -103,7 +105,8 @@ class RayTrainer:
 
     def close(self) -> None:
         """No more trainings in this run."""
-        self._workers.close()
+        if self._own:
+            self._workers.close()
 
     def train(self, dataset: DatasetVersion, start: Student | None) -> Student:
         """Train on all rows of `dataset`, from the base model or from `start`; see protocols.Trainer."""

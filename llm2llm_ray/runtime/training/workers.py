@@ -1,4 +1,5 @@
-"""The training workers of a run: one Ray Train worker group that takes one training after another until the run is over.
+"""The training workers of a run, or of a study's runs: one Ray Train worker group that takes one training after another until
+all are over.
 
 Starting a group (placement, processes, imports of torch, DeepSpeed and transformers) took 20 to 27 s on 2 cores, as long as a
 small training, so it is started once, beside the engines. Each training still begins from a model read anew. Ray Train restarts
@@ -35,10 +36,11 @@ _POLL_S = 0.5
 
 
 class TrainingWorkers:
-    """Call `open` ahead or let the first `train` do it; `close` lets the workers go and forgets their checkpoints."""
+    """Call `open` ahead or let the first `train` do it; `close` lets the workers go and forgets their checkpoints, which lie in
+    `files`; a job names the files of its own run. `runs` like `config`'s are trained for."""
 
-    def __init__(self, config: Config, files: Files, device: Device) -> None:
-        self._config, self._files, self._device = config, files, device
+    def __init__(self, config: Config, files: Files, device: Device, *, runs: int = 1) -> None:
+        self._config, self._files, self._device, self._runs = config, files, device, runs
         self._desk: Any = None
         self._fit: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -111,7 +113,7 @@ class TrainingWorkers:
         env = environment.training_worker(self._files.root, on_cpu=self._device == "cpu", threads=threads)
         # A lowered micro-batch restarts the group once for each halving, which shall not use up what crashes may.
         halvings = student.micro_batch_size.bit_length() - 1
-        trainings = num_iterations(self._config) * (1 + num_folds(self._config)) + 1
+        trainings = self._runs * (num_iterations(self._config) * (1 + num_folds(self._config)) + 1)
         return RunConfig(
             name=NAME,
             storage_path=self._files.absolute(FOLDER),
