@@ -22,7 +22,7 @@ $(SETUP): pyproject.toml locks/cpu.txt locks/cpu-source.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $(SETUP)
 
-demo: $(SETUP) ## the whole loop on the demo data, some 6 to 12 minutes on 2 cores
+demo: $(SETUP) ## the whole loop on the demo data, about 13 minutes on 2 cores
 	$(BIN)/llm2llm run jobs/demo.yaml
 
 demo-live: $(SETUP) ## the demo with a 1.5B teacher that answers here: downloads 1.1 GB at first, needs 16 GB of memory, slow
@@ -40,7 +40,7 @@ check: $(SETUP) ## ruff and mypy
 		echo "$$line"; $(BIN)/$$line || failed=1; done; exit $$failed
 
 unit: $(SETUP) ## no Ray, a minute
-	$(BIN)/python -m pytest tests/unit -q -n auto --dist loadfile
+	$(BIN)/python -m pytest tests/unit -q -m "not slow" -n auto --dist loadfile
 
 integration: $(SETUP) ## the real stack on CPU, some 20 minutes
 	$(BIN)/python -m pytest tests/integration -q -m "integration and not slow" -n 2 --dist loadfile --durations=30

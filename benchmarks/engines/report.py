@@ -33,7 +33,7 @@ def options(about: str, prompts: int) -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.small:
-        given.config, given.prompts, given.pairs = REPOSITORY / "jobs/demo.yaml", _SMALL_PROMPTS, 1
+        given.config, given.prompts, given.pairs = REPOSITORY / "benchmarks/two_engines.yaml", _SMALL_PROMPTS, 1
     return given
 
 

@@ -1,7 +1,7 @@
 """Evaluating and augmenting in one stream, beside one after the other: the same rows, engines and settings.
 
-    python -m benchmarks.overhead.overlap --json FILE                           # engines that only take time
-    python -m benchmarks.overhead.overlap --real jobs/demo.yaml --json FILE     # the config's own vLLM engines and seeds
+    python -m benchmarks.overhead.overlap --json FILE              # engines that only take time
+    python -m benchmarks.overhead.overlap --json FILE --real benchmarks/two_engines.yaml  # a config's own vLLM engines
 
 Three things, in another order each round: evaluate alone; augment alone, over wrong rows recorded before; both in one stream, as
 the loop does it. Requests in flight are the defaults that a user gets. `with start` is the clock around it; `working` runs from

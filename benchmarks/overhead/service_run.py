@@ -62,8 +62,9 @@ class ServiceRun:
             "evaluation": {"max_tokens": 256, "test": False},
             "run": {"name": self.name, "folder": str(self.folder), "iterations": 2},
         }
-        merged = {name: given.get(name, {}) | dict(self.sections.get(name, {})) for name in Config.model_fields}
-        return Config.model_validate(merged)
+        names = given.keys() | self.sections.keys()
+        merged = {name: given.get(name, {}) | dict(self.sections.get(name, {})) for name in names}
+        return Config.model_validate({"recipe": "paper"} | merged)
 
     @cached_property
     def files(self) -> Files:

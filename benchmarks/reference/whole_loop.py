@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.small:
-        given.config, given.rounds, given.official_rounds = REPOSITORY / "jobs/demo.yaml", 1, 1
+        given.config, given.rounds, given.official_rounds = REPOSITORY / "benchmarks/two_engines.yaml", 1, 1
     return given
 
 

@@ -86,10 +86,10 @@ def evaluate(
 
 
 def _teacher(config: Config, about: About) -> str:
-    """Example: "Teacher: recorded replies of a model, data/replies.jsonl (256 replies; made …); nobody is asked." """
+    """Example: "Teacher: recorded replies of a model, data/replies.jsonl (256 replies; made …); nobody is asked. …" """
     held = f"{about} ({about.replies} replies{f'; {about.made}' if about.made else ''})"
     if config.teacher.kind == "recorded":
-        return f"Teacher: {held}; nobody is asked."
+        return f"Teacher: {held}; nobody is asked. With a key or a GPU set teacher.kind to openai or serve."
     return f"Teacher: {config.teacher.model}, asked only for what is not in {held}."
 
 

@@ -87,7 +87,7 @@ class EvaluationConfig(Section):
     folds: int = Field(default=4, ge=2)
     """With cross_fit: parts of the seeds, and students that are each trained without one. A teacher's prompt then shows rows of
     the part alone that the row asked about is in, so a part should have several seeds of each class."""
-    early_at: float = Field(default=0.3, gt=0, lt=1)
+    early_at: float = Field(default=0.1, gt=0, lt=1)
     """Share of a student's updates after which `early` keeps it as it then is."""
     max_tokens: int = Field(default=256, ge=1)
     """Tokens of a student's answer; longer ones are cut, counted as truncated, and graded as they stand."""

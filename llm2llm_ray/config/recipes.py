@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Name = Literal["steady", "paper"]
-DEFAULT: Name = "paper"
+DEFAULT: Name = "steady"
 
 _STEADY: dict[str, Any] = {
-    "student": {"global_batch_size": 8},
-    "augmentation": {"per_wrong": 12, "show_wrong_answer": True},
-    "evaluation": {"check_teacher": True},
+    "student": {"updates": "auto", "global_batch_size": 8},
+    "augmentation": {"per_wrong": 12, "per_call": 6, "show_wrong_answer": True},
+    "gates": {"relabel": {"votes": 3}},
+    "evaluation": {"error_source": "early", "structured": True, "check_teacher": True},
     "run": {"keep": "best", "patience": 2},
 }
 _RATES = {"full": 5e-5, "lora": 5e-4}
@@ -28,6 +29,8 @@ def recipe_defaults(name: object, given: Mapping[str, Any]) -> dict[str, Any]:
     """What `name` puts under the config `given` (a raw tree, not yet checked). Unknown names are the validator's to refuse."""
     if name != "steady":
         return {}
-    student = given.get("student")
-    method = student.get("method", "full") if isinstance(student, Mapping) else "full"
-    return {**_STEADY, "student": {**_STEADY["student"], "learning_rate": _RATES.get(str(method), _RATES["full"])}}
+    student = given["student"] if isinstance(given.get("student"), Mapping) else {}
+    training = {**_STEADY["student"], "learning_rate": _RATES.get(str(student.get("method")), _RATES["full"])}
+    if "epochs" in student:  # which updates would override
+        del training["updates"]
+    return {**_STEADY, "student": training}

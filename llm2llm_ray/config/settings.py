@@ -45,7 +45,9 @@ class Config(Section):
         profile = cluster.get("profile") if isinstance(cluster, dict) else None
         if isinstance(profile, str) and profile in PROFILES:
             given = below(given, PROFILES[profile])
-        return below(given, recipe_defaults(given.get("recipe", DEFAULT), given))
+        recipe = recipe_defaults(given.get("recipe", DEFAULT), given)
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return below(given, {name: section for name, section in recipe.items() if name in given or name not in required})
 
     @model_validator(mode="after")
     def _built(self) -> Config:

@@ -61,7 +61,7 @@ def lengths(config: Config, checked: Checked) -> Lengths:
     sample = splits.seed[:: max(1, len(splits.seed) // _SAMPLED)]
     votes = list(_vote_tokens(config, checked, sample))
     most = config.gates.relabel.max_tokens or config.voter.max_tokens
-    exam = blind_exam(config, task, splits.seed)
+    exam, examined = blind_exam(config, task, splits.seed), (splits.test or splits.dev)[:_SAMPLED]
     return Lengths(
         vote_prompt=_mean(votes),
         vote_text=_mean(tokens_of(row.input) for row in sample),
@@ -72,7 +72,7 @@ def lengths(config: Config, checked: Checked) -> Lengths:
         answer=answer,
         asked=_mean(_asked_tokens(config, checked, sample)),
         written=min(wanted, config.teacher.max_tokens),
-        exam_prompt=_mean(_prompt_tokens(exam.request(row.id, row.input).prompt) for row in splits.test[:_SAMPLED]),
+        exam_prompt=_mean(_prompt_tokens(exam.request(row.id, row.input).prompt) for row in examined),
     )
 
 

@@ -108,6 +108,7 @@ class _Workload:
             train = self._train(f"iteration {i}", "train", rows)
             self.trainings.append(train.updates)
             yield train
+            yield from self._on_dev(i, last=spent or i == count - 1)
             for fold in range(num_folds(self.config)):
                 left = 1 - 1 / self.config.evaluation.folds
                 yield self._train(f"iteration {i}", f"fold {fold + 1}", rows * left, seeds=len(self.checked.splits.seed) * left)
@@ -204,11 +205,25 @@ class _Workload:
                 yield self._train("test", "baseline", len(self.checked.splits.seed), matched)
                 yield self._answers("test", "exam (baseline)", rows, measured.test_prompt, measured.answer)
         if evaluation.teacher_on_test:
-            yield Amount(
-                group="test", name="exam (teacher)", rows=rows, calls=rows, teacher_prompt_tokens=rows * measured.exam_prompt,
-                teacher_tokens=rows * measured.answer,
-                cached_tokens=max(0.0, rows - 1) * max(0.0, measured.exam_prompt - measured.test_prompt),
-            )  # fmt: skip
+            yield self._teachers_answers("test", "exam (teacher)", rows)
+
+    def _on_dev(self, iteration: int, *, last: bool) -> Iterator[Amount]:
+        """What is asked of the dev rows once a student is trained: of it, and of the teacher before it is paid for rows."""
+        config, rows, group = self.config, float(len(self.checked.splits.dev)), f"iteration {iteration}"
+        checks = config.checks_teacher and iteration == 0 and not last
+        if rows and (checks or config.run.keep == "best" or (config.run.patience is not None and not last)):
+            prompt, answer = self.lengths.test_prompt or self.lengths.prompt, self.lengths.answer
+            yield self._answers(group, f"exam (student {iteration + 1} on dev)", rows, prompt, answer)
+        if rows and checks:
+            yield self._teachers_answers(group, "exam (teacher on dev)", rows)
+
+    def _teachers_answers(self, group: str, name: str, rows: float) -> Amount:
+        measured = self.lengths
+        return Amount(
+            group=group, name=name, rows=rows, calls=rows, teacher_prompt_tokens=rows * measured.exam_prompt,
+            teacher_tokens=rows * measured.answer,
+            cached_tokens=max(0.0, rows - 1) * max(0.0, measured.exam_prompt - measured.test_prompt),
+        )  # fmt: skip
 
 
 def at_once(asked: TeacherConfig) -> int:

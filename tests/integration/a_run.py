@@ -142,6 +142,7 @@ def _base(folder: Path, model: str, iterations: int) -> Run:
     for name, rows in (("seed", texts(12, 0)), ("test", texts(6, 100))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config: dict[str, Any] = {
+        "recipe": "paper",
         "task": {"name": "classification", "data": str(folder), "options": {"labels": LABELS}},
         "student": {
             "model": model, "epochs": 4, "global_batch_size": 6, "micro_batch_size": 6, "learning_rate": 1e-3,

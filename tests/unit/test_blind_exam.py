@@ -24,7 +24,9 @@ def config(**sections: Any) -> Config:
         "task": {"name": "classification", "data": "d"}, "student": {"model": "m"}, "teacher": {"model": "t", "max_tokens": 9},
         "run": {"name": "r"},
     }  # fmt: skip
-    return Config.model_validate({name: {**given.get(name, {}), **sections.get(name, {})} for name in {*given, *sections}})
+    return Config.model_validate(
+        {"recipe": "paper"} | {name: {**given.get(name, {}), **sections.get(name, {})} for name in {*given, *sections}}
+    )
 
 
 def examined(reply: Reply, settings: Config) -> tuple[dict[str, Any], Request]:

@@ -287,7 +287,7 @@ def test_what_a_gate_by_meaning_cannot_do_is_said(overrides: list[str], message:
 
 def test_a_judge_is_asked_only_where_votes_are(file: Path) -> None:
     judge = "judge={kind: scripted, model: votes.jsonl}"
-    off, on, own = (load_config(file, given) for given in ([judge], [judge, "gates.relabel.votes=3"], ["gates.relabel.votes=3"]))
+    off, on, own = (load_config(file, given) for given in ([judge, "gates.relabel.votes=0"], [judge], []))
     assert (off.judge_apart, on.judge_apart, own.judge_apart) == (None, on.judge, None)
     assert (on.voter, own.voter) == (on.judge, own.teacher)
     assert [load_config(file, [f"gates.relabel.votes={n}"]).gates.relabel.least for n in (1, 2, 3, 4, 5)] == [1, 2, 2, 3, 3]

@@ -26,6 +26,7 @@ from llm2llm_ray.model_cache import converted_folder
 from llm2llm_ray.packaged_models import PACKAGED
 
 JOBS = Path(__file__).parents[2] / "jobs"
+TWO_ENGINES = Path(__file__).parents[2] / "benchmarks" / "two_engines.yaml"
 MACHINE = Machine(cpu="a processor", cores=2, bf16=False, memory_gib=24, available_gib=20, shm_gib=12, gpus=())
 H200 = Gpu(name="NVIDIA H200", memory_gib=140.4, free_gib=139.8, driver="570.86")
 FINE: dict[str, Any] = {
@@ -41,7 +42,7 @@ OFF_LOCK = functools.cache(off_lock)
 
 @functools.cache
 def demo(*overrides: str) -> Config:
-    return load_config(JOBS / "demo.yaml", list(overrides))
+    return load_config(TWO_ENGINES, list(overrides))
 
 
 @pytest.fixture(autouse=True)

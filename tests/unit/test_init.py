@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from labelled_files import FILES, ids_and_contradictions, requests, semicolons, 
 from llm2llm_ray.cli import main
 from llm2llm_ray.config import Config
 from llm2llm_ray.config.file import load_config
+from llm2llm_ray.machine import this_machine
 from llm2llm_ray.preflight import check
 from llm2llm_ray.starting.cleaning import Read
 from llm2llm_ray.starting.config_text import Written, config_text
@@ -30,6 +32,8 @@ Call = Callable[..., Told]
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """`llm2llm init` in a folder of its own, without a terminal: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    roomy = replace(this_machine(), memory_gib=64.0, available_gib=64.0)  # what others hold here is told on stderr
+    monkeypatch.setattr("llm2llm_ray.planning.plan.this_machine", lambda: roomy)
 
     def called(*arguments: str) -> Told:
         monkeypatch.setattr(sys, "argv", ["llm2llm", "init", *arguments])

@@ -15,7 +15,7 @@ from llm2llm_ray.planning.memory import least_memory, memory_warning
 from llm2llm_ray.runtime.driver.memory import MemoryWatch, ended_by_memory
 from llm2llm_ray.storage.files import Files
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "benchmarks" / "two_engines.yaml"
 COUNT = 134_515_008
 TRAINING, ENGINE = 16 * COUNT / 2**30, 4 * COUNT / 2**30 + 0.5  # float32; a cache of half a GiB
 WORKER, REPLICA, AROUND = 0.4, 1.0, 2.8  # GiB without the models

@@ -33,6 +33,7 @@ from llm2llm_ray.preflight import Checked, check
 from llm2llm_ray.tasks import load_task
 
 JOBS = Path(__file__).parents[2] / "jobs"
+TWO_ENGINES = Path(__file__).parents[2] / "benchmarks" / "two_engines.yaml"
 RUNTIME = Path(__file__).parents[2] / "llm2llm_ray" / "runtime"
 MACHINE = Machine(cpu="a processor", cores=2, bf16=False, memory_gib=24, available_gib=20, shm_gib=12, gpus=())
 
@@ -46,8 +47,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @functools.cache
 def checked(*overrides: str) -> tuple[Config, Checked]:
     """The demo and its rows, which nothing here changes."""
-    config = load_config(JOBS / "demo.yaml", list(overrides))
-    return config, check(config, JOBS)
+    config = load_config(TWO_ENGINES, list(overrides))
+    return config, check(config, JOBS.parent)
 
 
 def planned(*overrides: str, **other: Any) -> Plan:
@@ -173,7 +174,7 @@ def test_settings_change_what_is_planned(overrides: list[str], name: str, value:
 def test_a_recorded_teacher_takes_replicas_and_its_service_time() -> None:
     def recorded(*overrides: str) -> Plan:
         teacher = "teacher={kind: recorded, model: mine.jsonl, latency_s: 100, engine: {replicas: 2, max_num_seqs: 4}}"
-        config = load_config(JOBS / "demo.yaml", [teacher, "evaluation.teacher_on_test=false", *overrides])
+        config = load_config(TWO_ENGINES, [teacher, "evaluation.teacher_on_test=false", *overrides])
         return plan(config, checked()[1], rates=known)
 
     found = recorded()
@@ -293,22 +294,22 @@ def test_checkpoints_take_space_where_they_are_written() -> None:
 def test_trec_is_planned_with_its_lengths() -> None:
     """Counted with SmolLM2's tokenizer on 2026-11-22: 21.4 tokens per training row, 18.6 per student prompt."""
     config = load_config(JOBS / "trec_smollm2.yaml", [f"task.data={real_folder('trec')}"])
-    found = lengths(config, check(config, JOBS))
+    found = lengths(config, check(config, JOBS.parent))
     assert 0.5 <= found.trained / 21.4 <= 2 and 0.5 <= found.prompt / 18.6 <= 2
 
 
 def test_gsm8k_is_planned_with_its_lengths() -> None:
     """Counted likewise: 214.6 tokens per training row, 81.1 per student prompt."""
     config = load_config(JOBS / "gsm8k_smollm2.yaml", [f"task.data={real_folder('gsm8k')}"])
-    found = lengths(config, check(config, JOBS))
+    found = lengths(config, check(config, JOBS.parent))
     assert 0.5 <= found.trained / 214.6 <= 2 and 0.5 <= found.prompt / 81.1 <= 2
     cut = load_config(JOBS / "gsm8k_smollm2.yaml", [f"task.data={real_folder('gsm8k')}", "evaluation.max_tokens=100"])
     assert lengths(cut, check(cut, JOBS)).answer < found.answer, "the longest are cut at evaluation.max_tokens"
 
 
 def test_an_answer_is_never_planned_longer_than_it_may_be() -> None:
-    config = load_config(JOBS / "demo.yaml", ["evaluation.max_tokens=1", "teacher.max_tokens=3"])
-    found = lengths(config, check(config, JOBS))
+    config = load_config(TWO_ENGINES, ["evaluation.max_tokens=1", "teacher.max_tokens=3"])
+    found = lengths(config, check(config, JOBS.parent))
     assert (found.answer, found.written) == (1, 3)
 
 
@@ -338,8 +339,8 @@ def test_a_plan_loads_nothing_heavy() -> None:
         "from llm2llm_ray.config.file import load_config\n"
         "from llm2llm_ray.planning.plan import plan\n"
         "from llm2llm_ray.preflight import check\n"
-        f"config = load_config('{JOBS}/demo.yaml')\n"
-        f"plan(config, check(config, Path('{JOBS}')))\n"
+        f"config = load_config('{TWO_ENGINES}')\n"
+        f"plan(config, check(config, Path('{JOBS.parent}')))\n"
         "heavy = {'ray', 'torch', 'vllm', 'transformers', 'datasets', 'deepspeed'} & set(sys.modules)\n"
         "print(*heavy)"
     )
@@ -415,3 +416,16 @@ def test_a_plan_counts_the_rows_that_are_asked_about() -> None:
     assert of("augmentation.random_share=0.5") == (32, 16, 16)
     assert of("augmentation.random_share=0.9") == (32, 32, 32), "there are no more"
     assert of("augmentation.rows_at_most=3") == (32, 8, 3)
+
+
+def test_the_dev_rows_that_are_asked_are_planned() -> None:
+    """By the settings of the recipe: each student on them, and the teacher once, before it is asked for rows."""
+    overrides = ("run.keep=best", "evaluation.check_teacher=true")
+    steps = [step for step in planned(*overrides).steps if step.name.endswith("on dev)")]
+    assert [(step.group, step.name) for step in steps] == [
+        ("iteration 0", "exam (student 1 on dev)"), ("iteration 0", "exam (teacher on dev)"),
+        ("iteration 1", "exam (student 2 on dev)"), ("iteration 2", "exam (student 3 on dev)"),
+    ]  # fmt: skip
+    names = [step.name for step in planned("run.patience=1").steps if step.name.endswith("on dev)")]
+    assert names == ["exam (student 1 on dev)", "exam (student 2 on dev)"], "the last student stops nothing"
+    assert not [step for step in planned().steps if step.name.endswith("on dev)")]

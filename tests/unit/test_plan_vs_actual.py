@@ -31,7 +31,7 @@ def test_comparing_with_a_run_sums_sessions_and_names_exams(tmp_path: Path, monk
         run.round(0, (1070 + 10 * number, 1080 + 10 * number), [Sent(1075, 1079)], name="exam", model=model)
     run.event(1110, "finished")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    config = load_config(REPOSITORY / "jobs" / "demo.yaml", ["run.iterations=2"])
+    config = load_config(REPOSITORY / "benchmarks" / "two_engines.yaml", ["run.iterations=2"])
     planned = plan(config, check(config, REPOSITORY / "jobs"), rates=known)
     found = {item.name: item for item in compare_plan(planned, run.record)}
     assert found["updates"].actual == 4 and found["teacher calls"].actual == 1

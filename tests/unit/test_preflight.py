@@ -32,6 +32,7 @@ def checked(folder: Path, url: str, *, teacher: dict[str, Any] | None = None, **
     service = {"kind": "openai", "model": "big", "base_url": url, "api_key_env": "TEACHER_KEY", "max_retries": 0}
     config = Config.model_validate(
         {
+            "recipe": "paper",
             "task": {"name": "classification", "data": str(folder)},
             "student": {"model": "m"},
             "teacher": {**service, "temperature": 0.8, "top_p": 0.95, "max_tokens": 77, **(teacher or {})},

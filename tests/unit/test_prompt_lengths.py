@@ -111,7 +111,9 @@ def config(**sections: dict[str, Any]) -> Config:
         "augmentation": {"examples_in_prompt": 2},
         "run": {"name": "r"},
     }
-    return Config.model_validate({name: given.get(name, {}) | sections.get(name, {}) for name in {*given, *sections}})
+    return Config.model_validate(
+        {"recipe": "paper"} | {name: given.get(name, {}) | sections.get(name, {}) for name in {*given, *sections}}
+    )
 
 
 def told(settings: Config, rows: Checked, tokenizer: Any, *, teacher: bool = True) -> str:

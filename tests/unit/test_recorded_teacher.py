@@ -129,7 +129,9 @@ def a_config(folder: Path, **sections: Any) -> Config:
         "task": {"name": "classification", "data": str(folder)}, "student": {"model": "m"}, "run": {"name": "demo"},
         "teacher": {"kind": "recorded", "model": str(folder / "replies.jsonl")},
     }  # fmt: skip
-    return Config.model_validate({name: {**given.get(name, {}), **sections.get(name, {})} for name in {**given, **sections}})
+    return Config.model_validate(
+        {"recipe": "paper"} | {name: {**given.get(name, {}), **sections.get(name, {})} for name in {**given, **sections}}
+    )
 
 
 def first_asked(config: Config, folder: Path) -> list[Request]:

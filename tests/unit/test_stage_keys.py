@@ -49,6 +49,7 @@ LABELS = ["billing", "shipping"]
 ROW = {"id": "r-1", "input": "Where is the parcel?", "output": "shipping", "origin": "seed", "seed_id": None}
 CANDIDATE = augmented("r-1", "When does it come?", output="shipping")
 BASE: Mapping[str, Any] = {
+    "recipe": "paper",
     "task.name": "classification", "task.data": "rows", "task.options": {"labels": LABELS},
     "student.model": "student", "student.engine.dtype": "float32",
     "teacher.model": "teacher", "teacher.engine.dtype": "float32",
@@ -260,7 +261,7 @@ APART = VOTES | {"judge": {"kind": "scripted", "model": "replies.jsonl"}}
 
 # field, another value, what gets new keys, what stands beside it in the config
 TABLE: list[tuple[str, Any, set[str], Mapping[str, Any]]] = [
-    ("recipe", "paper", NOTHING, {}),
+    ("recipe", "steady", {T, R, C, E, X, s, t}, {}),
     ("task.name", "test_stage_keys:Reworded", {T, R, C, E, X, s}, {}),
     ("task.name", "llm2llm_ray.tasks.classification:Classification", NOTHING, {}),
     ("task.data", "other", {T, R, C, E, X, t}, {}),

