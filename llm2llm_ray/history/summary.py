@@ -30,6 +30,8 @@ def render(report: Mapping[str, Any], config: Config, console: Console) -> None:
     if exams:
         console.print(accuracy_table(exams))
         console.print(sentence(exams))
+    for line in asking_sentences(report.get("asking") or {}):
+        console.print(line, markup=False)
     if "recorded_replies" in report:
         console.print(replies_sentence(report["recorded_replies"]), markup=False, soft_wrap=True)
     console.print(f"Engines up in {report['engine_seconds']:.0f} s. Everything the run did: {config.run_path}/")
@@ -42,6 +44,21 @@ def asked_about(round_: Mapping[str, Any]) -> str:
     """
     rows, right = round_.get("rows_asked", 0), round_.get("right_asked", 0)
     return f"{rows} rows, {rows - right} of them wrong" if right else ""
+
+
+def asking_sentences(asking: Mapping[str, Any]) -> list[str]:
+    """What the teacher's check found, before it was asked for rows, and why asking ended before the last iteration."""
+    found, check = [], asking.get("teacher_check")
+    if check and check["teacher"] is None:
+        found.append("Whether the teacher is better than the student is not known: its file lacks some of the dev rows.")
+    elif check:
+        teacher, student = (f"{check[who]['hits']} of {check[who]['total']}" for who in ("teacher", "student"))
+        right = f"it had {teacher} dev rows right itself, the first student {student}"
+        better = f"Before the teacher was asked for rows, {right}."
+        found.append(better if check["better"] else f"The teacher is not better than the student: {right}. Take a better one.")
+    if asking.get("stopped"):
+        found.append(f"No more rows were asked for: {shown(asking['stopped'])}.")
+    return found
 
 
 def iteration_table(report: Mapping[str, Any]) -> Table:

@@ -25,6 +25,8 @@ _MANY_UPDATES, _FEW_PASSES = 400, 3
 many, or the paper's three passes."""
 _MANY_SEEDS = 500
 _EXAMPLES = 5
+_ROWS_PER_CALL = 6
+"""Of the steady recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def _updates(seeds: int) -> str:
 
 def _teacher(of: Written) -> list[str]:
     row = max(_tokens(row.text + row.label) for row in of.rows["seed"])
-    reply = min(1024, max(48, row))
+    reply = min(1024, max(48, _ROWS_PER_CALL * row))
     around = 512 if of.task_name == "gsm8k" else 256 + 8 * len(of.task.labels) if isinstance(of.task, Classification) else 512
     examples = min(_EXAMPLES, max(0, (_CONTEXT - reply - around) // row - 1))
     context = min(_CONTEXT, _rounded_up((examples + 1) * row + reply + around))
@@ -152,7 +154,7 @@ def _rest(of: Written) -> list[str]:
     test = [] if "test" in of.files else ["  test: false  # there are no test rows"]
     return [
         "evaluation:",
-        "  error_source: seed  # whose mistakes the teacher writes for",
+        "  error_source: early  # whose mistakes the teacher writes for: the seeds, before the student knows them by heart",
         f"  max_tokens: {_answer_tokens(of)}  # of the student's answer",
         *test,
         "run:",

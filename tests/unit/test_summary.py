@@ -12,7 +12,7 @@ from rich.console import Console
 
 from llm2llm_ray.accuracy import paired_difference, proportion
 from llm2llm_ray.config.file import load_config
-from llm2llm_ray.history.summary import not_known, render, sentence
+from llm2llm_ray.history.summary import asking_sentences, not_known, render, sentence
 
 
 def exams(gained: int, lost: int, both: int = 100) -> dict[str, Any]:
@@ -130,3 +130,18 @@ def test_who_could_not_be_examined_is_told_with_the_reason() -> None:
     why = "teacher.budget ran out: 3 of 8 test rows were not asked"
     exams = {"accuracy": {}, "differences": {}, "left_out": {"teacher": why}}
     assert sentence(exams).endswith(f"Left out: teacher itself ({why}).")
+
+
+def test_the_teachers_check_is_told() -> None:
+    def told(**check: Any) -> list[str]:
+        return asking_sentences({"teacher_check": {"student": {"hits": 18, "total": 32}, **check}, "stopped": ""})
+
+    assert told(teacher={"hits": 32, "total": 32}, better=True) == [
+        "Before the teacher was asked for rows, it had 32 of 32 dev rows right itself, the first student 18 of 32."
+    ]
+    assert told(teacher={"hits": 9, "total": 32}, better=False)[0].startswith(
+        "The teacher is not better than the student: it had 9"
+    )
+    assert "is not known" in told(teacher=None, better=None)[0]
+    assert asking_sentences({"teacher_check": None, "stopped": "no gain"}) == ["No more rows were asked for: no gain."]
+    assert asking_sentences({}) == []
