@@ -1,9 +1,9 @@
 """Recipes: how the loop goes when the user does not say. Defaults under a config and its profile, no more.
 
-`steady` (docs/recipe.md): training long enough, and the same for every student while the data fits; errors from a student that does
-not know the seeds by heart yet; several rows per weak seed; rows relabelled blind before they count. Its numbers are provisional.
-`paper` is Lee et al. 2024 (arXiv 2403.15042, sections 3 and 4, and the authors' GSM8K scripts), in one word. The class defaults of
-the sections are the paper's; a recipe names what it changes.
+`steady` (docs/recipe.md): training long enough, and the same for every student while the data fits; errors from a student that
+does not know the seeds by heart yet; several rows per weak seed; rows relabelled blind before they count. Its numbers are
+provisional. `paper` is Lee et al. 2024 (arXiv 2403.15042, sections 3 and 4, and the authors' GSM8K scripts), in one word. The
+class defaults of the sections are the paper's; a recipe names what it changes.
 """
 
 from __future__ import annotations

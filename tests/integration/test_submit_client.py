@@ -119,11 +119,12 @@ def test_the_job_that_arrives(server: JobServer, tmp_path: Path) -> None:
     assert f'run.folder="{tmp_path}/runs"' in arrived["entrypoint"]
     assert arrived["entrypoint"].startswith(f"exec {sys.executable} -m llm2llm_ray run jobs/demo.yaml --set run.iterations=2 ")
     (package,) = server.packages.values()
-    assert len(package) < 1_000_000
+    assert len(package) < 2_000_000
     names = set(zipfile.ZipFile(io.BytesIO(package)).namelist())
     assert {
         "jobs/demo.yaml",
         "jobs/data/support/seed.jsonl",
+        "jobs/data/support/replies.jsonl.gz",
         "llm2llm_ray/__main__.py",
         "llm2llm_ray/runtime/driver/launch.py",
     } <= names
