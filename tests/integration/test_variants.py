@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from a_run import LABELS, Run, scripted_run, texts
-from openai_server import Answer, Asked, Silence, answer, completion, failure, serving
+from openai_server import Answer, Asked, Silence, answer, failure, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 KEY = "sk-a-key-that-is-nowhere-else"
@@ -106,9 +106,9 @@ class Teacher:
     def __call__(self, asked: Asked) -> Answer | Silence:
         if self.revoked_after is not None and asked.number > self.revoked_after:
             return failure(401, f"Incorrect API key provided: {KEY}", "invalid_api_key")
-        wanted = re.search(r"Its right label: (\w+)", asked.text)
-        if wanted is None:  # its own exam: a row of the test set after worked examples
-            return completion(" login") if "prompt" in asked.body else answer("login")
+        wanted = re.search(r"Its right label: \W*(\w+)", asked.text)
+        if wanted is None:  # its own exam: a row of the test set
+            return answer("login")
         number = int(hashlib.sha256(f"{asked.body['seed']}{asked.text}".encode()).hexdigest(), 16) % 1000
         words = f"{'abcdefghij'[number % 10] * 3} and {'klmnopqrst'[number // 100] * 4}"
         text = f"I have a new worry, the one of {words} number {number}"

@@ -7,6 +7,7 @@ writes the log. It knows nothing of stages, iterations or the driver: all it get
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import resource
 import time
@@ -29,6 +30,7 @@ from llm2llm_ray.runtime.training.completions import told_by
 from llm2llm_ray.runtime.training.engine import (
     engine_report,
     import_ahead,
+    let_go,
     prepare_process,
     release_memory,
     restore,
@@ -113,7 +115,8 @@ def _trained(job: TrainJob, device: torch.device) -> dict[str, Any]:
     log = TrainingLog(job.files, job.log)
     micro = log.micro_batch_size(min(job.student.micro_batch_size, job.student.global_batch_size))
     try:
-        return _run_job(job, log, micro, device)
+        with contextlib.ExitStack() as over:
+            return _run_job(job, log, micro, device, over)
     except NotFinite as error:
         return {"user_error": str(error)}
     except WrongWeights as error:
@@ -131,7 +134,8 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) -> dict[str, Any]:
+def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device, over: contextlib.ExitStack) -> dict[str, Any]:
+    """`over`: what is to be done when the training is over, however it ended."""
     import ray.train
     from transformers import AutoTokenizer
 
@@ -146,6 +150,7 @@ def _run_job(job: TrainJob, log: TrainingLog, micro: int, device: torch.device) 
         return {"user_error": f"none of the {len(pairs)} training rows fits into student.max_length={student.max_length} tokens"}
     workers = context.get_world_size()
     engine = start_engine(start, student, device=job.device, workers=workers, micro=micro)
+    over.callback(let_go, engine)
     padded_because = use_packing(engine, max(len(row.ids) for row in rows))
     training = Training(
         name=job.name,
