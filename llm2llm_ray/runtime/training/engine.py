@@ -89,9 +89,9 @@ def import_ahead() -> None:
 def let_go(engine: Any) -> None:
     """Take the engine's hooks away, so that it becomes garbage.
 
-    Those that ZeRO 1 and 2 put on the parameters hold the optimizer, and with it all weights and moments, in cycles through torch that
-    Python's collector does not see (DeepSpeed 0.19.8; a worker grew by 2.5 GB with each training of a 135M model). ZeRO 3 keeps its
-    memory all the same.
+    Those that ZeRO 1 and 2 put on the parameters hold the optimizer, and with it all weights and moments, in cycles through torch
+    that Python's collector does not see (DeepSpeed 0.19.8; a worker grew by 2.5 GB with each training of a 135M model). ZeRO 3
+    keeps its memory all the same.
     """
     engine.destroy()
 
