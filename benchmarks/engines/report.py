@@ -51,6 +51,7 @@ def overrides(given: argparse.Namespace, work: Path, name: str) -> list[str]:
             f"evaluation.max_tokens={_SMALL_TOKENS}",
             f"teacher.max_tokens={_SMALL_TOKENS}",
             "teacher.engine.max_model_len=1024",  # its tokenizer makes two tokens of what others make one of
+            "evaluation.teacher_on_test=false",  # nobody asks for its exam, whose prompts are longer still
         ]
     else:
         found += [f"task.data={given.data.resolve()}"]

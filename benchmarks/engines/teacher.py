@@ -27,7 +27,7 @@ def main() -> int:
         f"evaluation.recorded_answers={nothing}", "augmentation.attempts=1", f"teacher.in_flight={_IN_FLIGHT}",
     ]  # fmt: skip
     if given.small:  # the demo has too few seeds
-        asked += ["task.data=null", "task.seed=data/support/test.jsonl"]
+        asked += ["task.data=null", "task.seed=jobs/data/support/test.jsonl"]
     config = load_config(given.config, [*asked, *overrides(given, work, "teacher")])
     return compare("teacher", "teacher", given, config, work, bare_in_flight=_IN_FLIGHT)
 
