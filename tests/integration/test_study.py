@@ -39,6 +39,7 @@ def written(folder: Path, model: str) -> Path:
     (folder / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in replies))
     engine = {"max_model_len": 256, "max_num_seqs": 8, "dtype": "float32", "kv_cache_gib": 0.1}
     base: dict[str, Any] = {
+        "recipe": "paper",
         "task": {"name": "classification", "data": str(folder), "options": {"labels": LABELS}},
         "student": {
             "model": model, "updates": 4, "global_batch_size": 6, "micro_batch_size": 6, "learning_rate": 1e-3,
