@@ -6,7 +6,6 @@ than the one asked for.
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,6 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
-from llm2llm_ray.accuracy import grade
 from llm2llm_ray.asking.no_answer import NOT_RECORDED, PASSING, reason_of
 from llm2llm_ray.asking.recorded import lineage_name
 from llm2llm_ray.asking.request import AskModel, Request, merged_system, sampling_seed
@@ -26,6 +24,7 @@ from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig, TeacherConfig
 from llm2llm_ray.config.schedule import rows_per_call
 from llm2llm_ray.errors import BudgetExhausted
+from llm2llm_ray.rounds.aimed import Aimed
 from llm2llm_ray.rounds.folds import FOLD
 from llm2llm_ray.tasks.task import Asked, Task
 from llm2llm_ray.types import Draft, Example, Graded, Lineage, Rejected
@@ -84,7 +83,7 @@ class Peers:
         return sorted(others, key=lambda e: sha256(f"{draw}/{e.id}".encode()).digest())[:count]
 
 
-class Augment:
+class Augment(Aimed):
     """One wrong row in, the calls for `per_wrong` new examples (each with its attempts) out."""
 
     def __init__(
@@ -100,16 +99,9 @@ class Augment:
         self._task, self._peers, self._teacher, self._settings = task, peers, teacher, settings
         self._iteration, self._run_seed = iteration, run_seed
         self._counts = rows_per_call(settings.per_wrong, settings.per_call)
-        self._targets: frozenset[str] | None = None
-
-    def aimed_at(self, targets: frozenset[str]) -> Augment:
-        """The same role for these rows, right or wrong, instead of for all wrong ones."""
-        aimed = copy.copy(self)
-        aimed._targets = targets
-        return aimed
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
-        if grade(row) != "wrong" if self._targets is None else row["id"] not in self._targets:
+        if not self.is_for(row):
             return {**row, **UNTOUCHED}
         mistake = graded(row)
         found: list[Candidate] = []

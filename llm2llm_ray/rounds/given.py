@@ -6,7 +6,6 @@ is parsed, for there is no reply. `asked` counts rows looked at, and no token is
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
-from llm2llm_ray.accuracy import grade
 from llm2llm_ray.asking.request import AskModel
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
 from llm2llm_ray.config import AugmentationConfig
 from llm2llm_ray.errors import UserError
+from llm2llm_ray.rounds.aimed import Aimed
 from llm2llm_ray.rounds.augmenting import UNTOUCHED, graded
 from llm2llm_ray.tasks.task import Task
 from llm2llm_ray.types import Draft, Lineage
@@ -70,23 +69,16 @@ def _row(where: str, line: str) -> tuple[str, str, str]:
     return record["seed"], record["input"], record["output"]
 
 
-class Given:
+class Given(Aimed):
     """One target row in, its next `per_wrong` rows of the file out. Each row of the file is one ordinal, so that the next round
     takes the next ones."""
 
     def __init__(self, task: Task, rows: GivenRows, *, file: str, settings: AugmentationConfig, iteration: int) -> None:
         self._task, self._rows, self._settings = task, rows, settings
         self._name, self._iteration = f"rows:{PurePath(file).name}", iteration
-        self._targets: frozenset[str] | None = None
-
-    def aimed_at(self, targets: frozenset[str]) -> Given:
-        """The same role for these rows, right or wrong, instead of for all wrong ones."""
-        aimed = copy.copy(self)
-        aimed._targets = targets
-        return aimed
 
     async def __call__(self, row: dict[str, Any], ask: AskModel) -> dict[str, Any]:
-        if grade(row) != "wrong" if self._targets is None else row["id"] not in self._targets:
+        if not self.is_for(row):
             return {**row, **UNTOUCHED}
         began, mistake = time.time(), graded(row)
         first = self._iteration * self._settings.per_wrong

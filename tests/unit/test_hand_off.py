@@ -170,8 +170,10 @@ def test_an_engine_with_a_fault_is_found_out_by_it(fault: Any) -> None:
 def test_one_that_only_rounds_is_not() -> None:
     student = moved(tiny_llama())
     told = told_by(training(student))
-    compared(told, plainly(student), "float32")
-    compared(told, plainly(student.bfloat16()), "bfloat16")
+    exact = compared(told, plainly(student), "float32")
+    rounded = compared(told, plainly(student.bfloat16()), "bfloat16")
+    assert exact["tokens"] == rounded["tokens"] == sum(map(len, told.log_probs))
+    assert exact["mean_difference"] < rounded["mean_difference"] < rounded["allowed"], "it is rounded, and told apart from exact"
 
 
 # What a folder holds.

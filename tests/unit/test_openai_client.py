@@ -141,9 +141,12 @@ def test_a_proxy_that_does_not_answer_is_said_to_stand_between(monkeypatch: pyte
 
 def test_proxies_that_are_never_used_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(UserError, match="socks"):
+        probe("http://127.0.0.1:9/v1")
     monkeypatch.setenv("NO_PROXY", "*")
     with serving(answer()) as service:
         probe(service.url)
+        assert len(service.requests) == 1
 
 
 def test_a_key_written_into_the_request_is_refused() -> None:

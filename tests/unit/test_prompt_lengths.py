@@ -125,9 +125,13 @@ def told(settings: Config, rows: Checked, tokenizer: Any, *, teacher: bool = Tru
 def test_what_fits_passes_to_the_last_token(tokenizer: Any) -> None:
     # 2 + 58 words of prompt leave the 4 tokens of evaluation.max_tokens in 64; trained with a gold of 3 and the end they are 64.
     fitting = [row("s-1", 58, gold=3), row("s-2", 3)]
+    to_the_last = 1 + 58 + 3 + 20
     check_lengths(
-        config(teacher={"engine": {"max_model_len": 1 + 58 + 3 + 20}}), checked(fitting), student=tokenizer, teacher=tokenizer
+        config(teacher={"engine": {"max_model_len": to_the_last}}), checked(fitting), student=tokenizer, teacher=tokenizer
     )
+    one_less = config(teacher={"engine": {"max_model_len": to_the_last - 1}})
+    assert f"teacher.engine.max_model_len={to_the_last - 1}" in told(one_less, checked(fitting), tokenizer)
+    assert "student.max_length=64" in told(config(), checked([row("s-1", 58, gold=4)]), tokenizer)
 
 
 def test_a_seed_that_could_not_be_trained_on_is_named(tokenizer: Any) -> None:
@@ -207,8 +211,11 @@ def test_dev_rows_are_measured_where_errors_come_from_them_and_seeds_only_for_tr
 
 
 def test_recorded_answers_ask_no_engine(tokenizer: Any) -> None:
-    settings = config(student={"max_length": 200}, evaluation={"recorded_answers": "a.jsonl"})
-    check_lengths(settings, checked([row("s-1", 80)], test=[row("t-1", 90, gold=9)]), student=tokenizer, teacher=None)
+    rows = checked([row("s-1", 80)], test=[row("t-1", 90, gold=9)])
+    asked = told(config(student={"max_length": 200}), rows, tokenizer, teacher=False)
+    assert "s-1" in asked and "t-1" in asked
+    recorded = config(student={"max_length": 200}, evaluation={"recorded_answers": "a.jsonl"})
+    check_lengths(recorded, rows, student=tokenizer, teacher=None)
 
 
 def test_the_longest_teacher_prompt_is_beside_the_longest_examples(tokenizer: Any) -> None:
