@@ -6,16 +6,14 @@ the same may use the file. A file is known by the sha of its bytes.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
+from llm2llm_ray.asking.json_lines import cut, read_bytes, records
 from llm2llm_ray.asking.no_answer import NOT_RECORDED
 from llm2llm_ray.asking.request import Request
 from llm2llm_ray.errors import UserError
@@ -30,9 +28,7 @@ _FIELDS = {
     "weights_sha", "error",
 }  # fmt: skip
 _ROLES = ("system", "user", "assistant")
-_GZIP = b"\x1f\x8b"
-_REMEDY = "give a file as `llm2llm export RUN --replies FILE` writes it"
-_SHOWN = 80
+REMEDY = "give a file as `llm2llm export RUN --replies FILE` writes it"
 _KINDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list", int: "a whole number from 0"}
 
 Place = tuple[str, int, int]
@@ -72,7 +68,7 @@ class RecordedReplies:
         self._lines: dict[Place, list[Recorded]] = {}
         header: Mapping[str, Any] = {}
         first: dict[tuple[Any, ...], tuple[str, Recorded]] = {}
-        for number, (where, record) in enumerate(_records(file, data)):
+        for number, (where, record) in enumerate(records(file, data, REMEDY)):
             if number == 0 and "llm2llm_replies" in record:
                 header = _header(where, record)
                 continue
@@ -92,7 +88,7 @@ class RecordedReplies:
             made=header.get("made", ""), replies=sum(1 for _ in self._all()),
         )  # fmt: skip
         if not self.about.replies:
-            raise UserError(f"{file}: no replies in it; {_REMEDY}")
+            raise UserError(f"{file}: no replies in it; {REMEDY}")
 
     def __contains__(self, request: Request) -> bool:
         return place_of(request) in self._lines
@@ -130,14 +126,7 @@ class RecordedReplies:
 
 def read_recorded(path: str) -> RecordedReplies:
     """Of a file on this machine. Raises UserError (file, line, field, value, remedy)."""
-    return RecordedReplies(path, read_bytes(path))
-
-
-def read_bytes(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
+    return RecordedReplies(path, read_bytes(path, REMEDY))
 
 
 def place_of(request: Request) -> Place:
@@ -177,35 +166,9 @@ def _alike(ours: Mapping[str, Any], asked: Mapping[str, Any]) -> int:
     return sum(ours[name] is not None and ours[name] == asked.get(name) for name in SAMPLING)
 
 
-def _records(file: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, record) of every line that is not blank."""
-    for number, line in enumerate(_lines(file, data), start=1):
-        where = f"{file}:{number}"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not valid JSON: {getattr(error, 'msg', error)}; {_REMEDY}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: expected an object, found {_value(record)}; {_REMEDY}")
-        yield where, record
-
-
-def _lines(file: str, data: bytes) -> Iterable[bytes]:
-    if not data.startswith(_GZIP):
-        return io.BytesIO(data)
-    try:
-        return io.BytesIO(gzip.decompress(data))
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file}: not whole gzip data ({error}); copy it again") from None
-
-
 def _header(where: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
     if record["llm2llm_replies"] != FORMAT:
-        raise UserError(f"{where}: llm2llm_replies: expected {FORMAT}, found {_value(record['llm2llm_replies'])}; {_REMEDY}")
+        raise UserError(f"{where}: llm2llm_replies: expected {FORMAT}, found {cut(record['llm2llm_replies'])}; {REMEDY}")
     _known(where, record, _HEADER)
     return {name: _field(where, record, name, str, default="") for name in ("model", "made")}
 
@@ -216,7 +179,7 @@ def _recorded(where: str, record: Mapping[str, Any]) -> Recorded:
     finish = _field(where, record, "finish_reason", str, default="error" if error else "stop")
     if finish not in (("error",) if error else ("stop", "length")):
         wanted = "error beside an error" if error else "stop or length"
-        raise UserError(f"{where}: finish_reason: write {wanted}, found {_value(finish)}")
+        raise UserError(f"{where}: finish_reason: write {wanted}, found {cut(finish)}")
     place = (
         prompt_sha_of(_field(where, record, "prompt", dict), where), _field(where, record, "ordinal", int, default=0),
         _field(where, record, "attempt", int, default=0),
@@ -238,23 +201,22 @@ def prompt_sha_of(told: Mapping[str, Any], where: str = "prompt") -> str:
     _known(f"{where}: prompt", told, {"messages", "text", "stop"})
     holds = [name for name in ("messages", "text") if told.get(name)]
     if len(holds) > 1 or (not holds and "text" not in told):
-        raise UserError(f"{where}: prompt: expected either messages or text, found {_value(told)}")
+        raise UserError(f"{where}: prompt: expected either messages or text, found {cut(told)}")
     messages = []
     for message in _field(f"{where}: prompt", told, "messages", list, default=[]):
         if not isinstance(message, dict) or message.keys() != {"role", "content"} or message["role"] not in _ROLES:
             raise UserError(
-                f"{where}: prompt: messages: expected objects of a role ({', '.join(_ROLES)}) and a content, found "
-                f"{_value(message)}"
+                f"{where}: prompt: messages: expected objects of a role ({', '.join(_ROLES)}) and a content, found {cut(message)}"
             )
         messages.append(Message(role=message["role"], content=_field(f"{where}: prompt: messages", message, "content", str)))
     stop = _field(f"{where}: prompt", told, "stop", list, default=[])
     if not all(isinstance(word, str) for word in stop):
-        raise UserError(f"{where}: prompt: stop: expected a list of texts, found {_value(stop)}")
+        raise UserError(f"{where}: prompt: stop: expected a list of texts, found {cut(stop)}")
     text = _field(f"{where}: prompt", told, "text", str, default="")
     try:
         return fingerprint(asdict(Prompt(messages=tuple(messages), text=text, stop=tuple(stop))))
     except UnicodeEncodeError:
-        raise UserError(f"{where}: prompt: holds half of a surrogate pair, which no request can; {_REMEDY}") from None
+        raise UserError(f"{where}: prompt: holds half of a surrogate pair, which no request can; {REMEDY}") from None
 
 
 def _sampling(where: str, record: Mapping[str, Any]) -> dict[str, float | int | None]:
@@ -263,7 +225,7 @@ def _sampling(where: str, record: Mapping[str, Any]) -> dict[str, float | int | 
     for name, value in told.items():
         kinds = (int,) if name in ("max_tokens", "seed") else (int, float)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            raise UserError(f"{where}: sampling: {name}: expected a number or null, found {_value(value)}")
+            raise UserError(f"{where}: sampling: {name}: expected a number or null, found {cut(value)}")
     return {name: told.get(name) for name in SAMPLING}
 
 
@@ -272,18 +234,13 @@ def _field(where: str, record: Mapping[str, Any], name: str, kind: type, *, defa
     value: Any = record.get(name)
     value = default if value is None else value
     if value is None:
-        raise UserError(f"{where}: {name}: required, but missing; {_REMEDY}")
+        raise UserError(f"{where}: {name}: required, but missing; {REMEDY}")
     if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
         told = _KINDS[kind]
-        raise UserError(f"{where}: {name}: expected {told}, found {_value(value)}")
+        raise UserError(f"{where}: {name}: expected {told}, found {cut(value)}")
     return value
 
 
 def _known(where: str, record: Mapping[str, Any], known: set[str]) -> None:
     for name in sorted(set(record) - known):
-        raise UserError(f"{where}: {name[:_SHOWN]!r}: unknown field; known here: {', '.join(sorted(known))}")
-
-
-def _value(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise UserError(f"{where}: {cut(name)}: unknown field; known here: {', '.join(sorted(known))}")

@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llm2llm_ray.asking.json_lines import read_bytes, records
 from llm2llm_ray.errors import UserError
 from llm2llm_ray.fingerprint import fingerprint
 from llm2llm_ray.types import Prompt, Reply
+
+_REMEDY = "give a JSONL file of scripted replies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +97,7 @@ class ScriptedTeacher:
 
 def script_sha(path: str) -> str:
     """sha256 of a script's content: what its answers go by, wherever it lies. Raises UserError when it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a JSONL file of scripted replies") from None
+    return hashlib.sha256(read_bytes(path, _REMEDY)).hexdigest()
 
 
 def check_unchanged(path: str, sha: str) -> None:
@@ -140,22 +140,7 @@ def _records(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterable[tuple
     if not isinstance(source, str | Path):
         yield from ((f"reply {number}", record) for number, record in enumerate(source, start=1))
         return
-    try:
-        lines = Path(source).read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 inside a string
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); give a JSONL file of scripted replies") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not UTF-8 text; give a JSONL file of scripted replies") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{source}:{number}: not valid JSON: {error.msg}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{source}:{number}: expected an object, found {line.strip()[:80]}")
-        yield f"{source}:{number}", record
+    yield from records(str(source), read_bytes(source, _REMEDY), _REMEDY)
 
 
 def _teacher_line(where: str, record: Mapping[str, Any]) -> _Line:

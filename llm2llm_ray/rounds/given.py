@@ -10,9 +10,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
+from llm2llm_ray.asking.json_lines import cut, read_bytes, records
 from llm2llm_ray.asking.request import AskModel
 from llm2llm_ray.augmentation.commit import Candidate
 from llm2llm_ray.augmentation.gates import check
@@ -26,21 +27,15 @@ from llm2llm_ray.types import Draft, Lineage
 GivenRows = Mapping[str, Sequence[Draft]]
 """Id of a labelled row -> new rows for it, in the order in which they are taken."""
 _FIELDS = ("seed", "input", "output")
+_REMEDY = "give a JSONL file of rows as teacher.model"
 
 
 def read_given(path: str) -> GivenRows:
     """JSONL lines {"seed": id, "input": text, "output": gold} of `teacher.model`. Raises UserError (file, line, field)."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 inside a string
-    except OSError as error:
-        raise UserError(f"teacher.model: {path}: cannot be read ({error.strerror}); give a JSONL file of rows") from None
-    except UnicodeDecodeError:
-        raise UserError(f"teacher.model: {path}: not UTF-8 text; give a JSONL file of rows") from None
     found: dict[str, list[Draft]] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            seed, text, output = _row(f"{path}:{number}", line)
-            found.setdefault(seed, []).append(Draft(input=text, output=output))
+    for where, record in records(path, read_bytes(path, _REMEDY), _REMEDY):
+        seed, text, output = _row(where, record)
+        found.setdefault(seed, []).append(Draft(input=text, output=output))
     if not found:
         raise UserError(f"teacher.model: {path}: no rows in it; write at least one line {{seed, input, output}}")
     return found
@@ -56,13 +51,9 @@ def check_given(path: str, known: Sequence[str]) -> None:
         )
 
 
-def _row(where: str, line: str) -> tuple[str, str, str]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(record, dict) or set(record) != set(_FIELDS):
-        raise UserError(f"{where}: expected an object with the fields {', '.join(_FIELDS)}, found {line.strip()[:80]}")
+def _row(where: str, record: Mapping[str, Any]) -> tuple[str, str, str]:
+    if set(record) != set(_FIELDS):
+        raise UserError(f"{where}: expected an object with the fields {', '.join(_FIELDS)}, found {cut(record)}")
     for field in _FIELDS:
         if not isinstance(record[field], str):
             raise UserError(f"{where}: {field}: expected text, found {record[field]!r}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from llm2llm_ray.tasks.blind import label_blind, stated
@@ -80,15 +79,6 @@ class Classification(Task):
 
     def _label_list(self) -> str:
         return f"{self.question} is one of: {', '.join(self.labels)}\n\n" if self.show_labels and self.labels else ""
-
-    def shots_prompt(self, text: str, shots: Sequence[Example]) -> Prompt:
-        """The labels once, not before each worked example."""
-        if not self.show_labels:
-            return super().shots_prompt(text, shots)
-        without = copy.copy(self)
-        without.show_labels = False
-        prompt = without.shots_prompt(text, shots)
-        return replace(prompt, text=self._label_list() + prompt.text)
 
     def describe(self) -> Mapping[str, object]:
         """Without `show_labels` where it is off: runs begun before there was such an option keep their keys."""

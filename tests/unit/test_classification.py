@@ -223,12 +223,10 @@ def test_the_choices_are_the_completions_of_all_labels() -> None:
     assert Classification().choices("Where is Oslo ?") is None, "no labels yet: they come from the seeds"
 
 
-def test_the_labels_are_shown_to_the_student_when_wanted_and_once_before_worked_examples() -> None:
+def test_the_labels_are_shown_to_the_student_when_wanted() -> None:
     shown = Classification(labels=TREC, item="question", question="Type", show_labels=True)
     listed = "Type is one of: ABBR, DESC, ENTY, HUM, LOC, NUM\n\n"
     assert shown.student_prompt("Where is Oslo ?") == listed + trec().student_prompt("Where is Oslo ?")
-    with_shots = shown.shots_prompt("Where is Oslo ?", [question(1, "Where is Bern ?")])
-    assert with_shots.text == listed + trec().shots_prompt("Where is Oslo ?", [question(1, "Where is Bern ?")]).text
     with pytest.raises(ValueError, match="show_labels must be true or false"):
         Classification(labels=TREC, show_labels="yes")  # type: ignore[arg-type]
 

@@ -116,7 +116,7 @@ def test_missing_and_empty_scripts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty\.jsonl: no replies"):
         ScriptedTeacher(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"binary\.jsonl: not UTF-8"):
+    with pytest.raises(UserError, match=r"binary\.jsonl:1: not UTF-8"):
         ScriptedTeacher(tmp_path / "binary.jsonl")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm2llm_ray.asking.json_lines import read_bytes
 from llm2llm_ray.asking.no_answer import NOT_RECORDED
-from llm2llm_ray.asking.recorded import About, RecordedReplies, read_bytes
+from llm2llm_ray.asking.recorded import REMEDY, About, RecordedReplies
 from llm2llm_ray.config import TeacherConfig
 from llm2llm_ray.rounds.augmenting import lineage_teacher
 from llm2llm_ray.storage.files import Files
@@ -30,7 +31,7 @@ def given_replies(teacher: TeacherConfig, files: Files) -> GivenReplies | None:
     name = teacher.model if teacher.kind == "recorded" else teacher.replies
     if name is None:
         return None
-    data = read_bytes(name)
+    data = read_bytes(name, REMEDY)
     about = RecordedReplies(name, data).about
     path = f"inputs/replies/{about.sha[:16]}.jsonl"
     files.write_once(path, data)
