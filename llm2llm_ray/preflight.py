@@ -66,6 +66,11 @@ def check_loaded(config: Config, task: Task, splits: Splits) -> Checked:
             "evaluation.error_source: dev needs labelled dev rows, but task.data has no dev file; name one in task.dev or use "
             "evaluation.error_source=seed"
         )
+    if config.augmentation.require_better_teacher and not splits.dev:
+        raise UserError(
+            "augmentation.require_better_teacher compares teacher and student on dev rows, but task.data has no dev file; name one "
+            "in task.dev, or set augmentation.require_better_teacher=false"
+        )
     if config.evaluation.test and not splits.test:
         raise UserError(
             "evaluation.test is on, but task.data has no test file; name one in task.test, or set evaluation.test=false to run "

@@ -30,8 +30,8 @@ class AugmentationConfig(Section):
     examples_in_prompt: int = Field(default=5, ge=0)
     """Real examples of the same class shown beside the wrong one."""
     require_better_teacher: bool = False
-    """Stop before the teacher is asked for rows when it is not better than the first student on the rows of
-    `evaluation.check_teacher`, which this turns on."""
+    """Stop before the teacher is asked for rows when it is not better than the first student on the dev rows, of which there must
+    be some; as `evaluation.check_teacher`, which this turns on."""
     targets: Literal["wrong", "weakest", "random", "all"] = "wrong"
     """Which rows the teacher is asked about. wrong: those that the student got wrong (the paper). weakest: `weakest_share` of all
     rows, by evaluation.judge_by. random: as many as were wrong, drawn from all rows, as a control for what targeting adds. all:
@@ -115,8 +115,8 @@ class EvaluationConfig(Section):
     test: bool = True
     """Read the test set once at the end: first, last and untrained student, matched baseline."""
     check_teacher: bool = False
-    """Before it is asked for rows, let the teacher answer the dev rows itself (without dev rows, the seeds, if errors come from a
-    student that does not know them by heart) and say so when it is not better than the student."""
+    """Before it is asked for rows, let the teacher answer the dev rows itself, and say so when it is not better than the student.
+    Without dev rows nothing is known, and the plan says that."""
     teacher_on_test: bool = False
     """Score the teacher itself on the test set too (costs its tokens)."""
     matched_baseline: bool = True

@@ -19,7 +19,7 @@ _STEADY: dict[str, Any] = {
     "augmentation": {"per_wrong": 12, "per_call": 6, "show_wrong_answer": True},
     "gates": {"relabel": {"votes": 3}},
     "evaluation": {"error_source": "early", "structured": True, "check_teacher": True},
-    "run": {"keep": "best", "patience": 2},
+    "run": {"keep": "best"},
 }
 _RATES = {"full": 5e-5, "lora": 5e-4}
 """Learning rates of the steady recipe by `student.method`."""

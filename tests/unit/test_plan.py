@@ -360,6 +360,15 @@ def test_a_plan_says_where_holding_to_choices_has_no_effect() -> None:
     assert line.startswith("evaluation.structured has no effect: the answers of classification are no closed set")
 
 
+def test_a_plan_says_what_has_no_effect_without_dev_rows_and_a_patience_that_cannot_run_out() -> None:
+    config, rows = checked("run.keep=best", "run.patience=2", "evaluation.check_teacher=true")
+    assert no_effect(config, rows) == ["run.patience=2 has no effect: of 3 students, 1 at most can be without a gain."]
+    (line,) = no_effect(config, replace(rows, splits=replace(rows.splits, dev=[])))
+    assert line.startswith("evaluation.check_teacher, run.keep=best, run.patience: no effect without dev rows")
+    config, rows = checked("run.patience=1")
+    assert no_effect(config, rows) == []
+
+
 def test_more_answers_for_each_row_of_a_round_are_planned_and_exams_stay_as_they_are() -> None:
     plain, sampled = planned(), planned("evaluation.judge_by=pass_rate", "evaluation.samples=5")
     weighed = planned("evaluation.judge_by=gold_loss")

@@ -25,7 +25,9 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
 
 
-def checked(folder: Path, url: str, *, teacher: dict[str, Any] | None = None, **evaluation: Any) -> None:
+def checked(
+    folder: Path, url: str, *, teacher: dict[str, Any] | None = None, augmentation: Any = None, **evaluation: Any
+) -> None:
     for name, rows in (("seed", SEEDS), ("test", [("Where do I log in?", "login")])):
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
@@ -36,6 +38,7 @@ def checked(folder: Path, url: str, *, teacher: dict[str, Any] | None = None, **
             "task": {"name": "classification", "data": str(folder)},
             "student": {"model": "m"},
             "teacher": {**service, "temperature": 0.8, "top_p": 0.95, "max_tokens": 77, **(teacher or {})},
+            "augmentation": augmentation or {},
             "evaluation": evaluation,
             "run": {"name": "demo"},
         }
@@ -76,6 +79,12 @@ def test_a_row_that_the_service_finds_too_long_is_found_before_the_run(tmp_path:
         checked(tmp_path, service.url)
     assert "maximum context length is 64 tokens; change teacher.max_tokens, or shorten the prompt" in str(error.value)
     assert "(asked about row s-" in str(error.value)
+
+
+def test_a_teacher_that_must_be_better_needs_rows_to_be_better_on(tmp_path: Path) -> None:
+    with serving(GOOD) as service, pytest.raises(UserError, match=r"require_better_teacher compares .* name one in task\.dev"):
+        checked(tmp_path, service.url, augmentation={"require_better_teacher": True})
+    assert not service.requests, "nobody was asked for it"
 
 
 def test_the_teachers_own_exam_is_tried_too_and_not_on_test_rows(tmp_path: Path) -> None:
