@@ -68,8 +68,8 @@ def check_loaded(config: Config, task: Task, splits: Splits) -> Checked:
         )
     if config.augmentation.require_better_teacher and not splits.dev:
         raise UserError(
-            "augmentation.require_better_teacher compares teacher and student on dev rows, but task.data has no dev file; name one "
-            "in task.dev, or set augmentation.require_better_teacher=false"
+            "augmentation.require_better_teacher compares teacher and student on dev rows, but task.data has no dev file; "
+            "name one in task.dev, or set augmentation.require_better_teacher=false"
         )
     if config.evaluation.test and not splits.test:
         raise UserError(
