@@ -95,7 +95,7 @@ class Work:
         if stage is None or "folder" not in stage["result"]:
             return {}
         rows = list(self._record.round_rows(stage["result"]["folder"]))
-        solver: Role = "teacher" if "shots" in stage["inputs"] else "student"
+        solver: Role = "teacher" if _of_teacher(stage) else "student"
         found: dict[Role, list[Interval]] = {solver: [(row["solved_from"], row["solved_until"]) for row in rows]}
         asked = [(row["asked_from"], row["asked_until"]) for row in rows if row.get("asked")]
         return found | {"teacher": asked} if asked else found
@@ -105,7 +105,7 @@ class Work:
         stage = self.stage(key)
         if stage is None or stage["name"] != "exam":
             return None
-        if "shots" in stage["inputs"]:
+        if _of_teacher(stage):
             return "teacher"
         for training in self._record.stages:
             if training["name"] == "train":
@@ -119,3 +119,8 @@ class Work:
         """Times at which the run was alive, beside its events."""
         keys = {path.removesuffix(".jsonl").rpartition("-")[2] for path in self._logs}
         return [line["time"] for key in keys for line in self.training_lines(key)] + [reply.came for reply in self.asked]
+
+
+def _of_teacher(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage is the teacher's own exam: all others name the student that is examined."""
+    return stage["name"] == "exam" and "model" not in stage["inputs"]

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_run import EPOCH, Sent, TimedRun
 
+from llm2llm_ray.asking.answerer import Answerer
+from llm2llm_ray.rounds.round_inputs import solved_by_teacher
+from llm2llm_ray.tasks.classification import Classification
 from llm2llm_ray.timing.intervals import clipped, length, mean_open, overlap, peak
 from llm2llm_ray.timing.phases import phases
 from llm2llm_ray.timing.timeline import Activity, Timeline, timeline
@@ -72,6 +75,14 @@ def test_an_exam_says_whose_it_is(run: TimedRun) -> None:
     assert named(found, "exam", "test").who == "student 1"
     run.round(0, (90, 95), [Sent(91, 94)], name="exam", model="base")
     assert timeline(run.record).activities[-1].who == "untrained"
+
+
+def test_the_teachers_own_exam_is_told_by_the_inputs_that_it_is_recorded_with(run: TimedRun) -> None:
+    answerer = Answerer(how="recording", model="sha", settings={})
+    inputs = solved_by_teacher(run.config, Classification(labels=["a", "b"]), answerer, rows="dev", examples=[])
+    whole(run)
+    run.round(0, (90, 95), [Sent(91, 94)], name="exam", inputs=inputs)
+    assert timeline(run.record).activities[-1].who == "teacher"
 
 
 def test_a_run_without_sent_falls_back_to_the_rows_and_says_so(run: TimedRun) -> None:

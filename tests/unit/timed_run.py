@@ -125,6 +125,7 @@ class TimedRun:
         name: str = "round",
         timed: bool = True,
         model: str | None = None,
+        inputs: dict[str, Any] | None = None,
     ) -> str:
         """The last rows are the wrong ones: one for each teacher request."""
         folder = f"rounds/{name}-{iteration:03d}-{span[0]}"
@@ -138,7 +139,7 @@ class TimedRun:
                 times = {"asked_from": EPOCH + asked.sent, "asked_until": EPOCH + asked.came}
                 rows.append(augmented(f"s-{number}", "a new row", **at, **times))
         write_rows(self.files, folder, rows)
-        inputs = {"model": model or f"sha-{iteration}", "iteration": iteration, "name": name}
+        inputs = {"model": model or f"sha-{iteration}", "iteration": iteration, "name": name} if inputs is None else inputs
         key = self.stage(name, iteration, span, inputs, {"folder": folder} | tally(self.files, folder))
         self.answer(f"student-{iteration:012d}", student, timed=timed)
         if teacher:
